@@ -1,0 +1,1 @@
+"""What is Lambda's own: event shapes, metrics, model source, runtime."""

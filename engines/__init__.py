@@ -1,0 +1,1 @@
+"""What runs the network: token ids and a KV cache in, logits out. Knows nothing of text, sampling or requests."""

@@ -1,0 +1,1 @@
+"""One request, from validated JSON to tokens to JSON. No transport, no AWS."""
