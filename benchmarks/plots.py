@@ -1,13 +1,16 @@
-"""How every plot looks, and how it is written: SVG that carries the fingerprint of the results it was drawn from."""
+"""How every plot looks, and how it is written: SVG that carries the fingerprint of the results it was drawn
+from.
+"""
 
 from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-# Paul Tol's "bright" scheme and two greys: apart for colour-blind readers, on white and in print.
-BLUE, RED, GREEN, YELLOW, CYAN, PURPLE = "#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377"
+# Paul Tol's "vibrant" scheme, a purple and greys: apart for colour-blind readers, dark enough for white text.
+BLUE, ORANGE, TEAL, PURPLE, RED = "#0077BB", "#EE7733", "#009988", "#AA3377", "#CC3311"
 GREY, INK, FAINT = "#999999", "#222222", "#E4E4E4"
 
 mpl.use("svg")
@@ -37,38 +40,30 @@ mpl.rcParams.update(
 )
 
 
-def canvas(title: str, subtitle: str, width: float = 8.6, height: float = 5.0) -> tuple[Figure, Axes]:
-    """A figure with one set of axes, a title that says what is seen and a subtitle that says what it is a figure of."""
+def sheet(title: str, subtitle: str, width: float = 8.6, height: float = 5.0) -> Figure:
+    """An empty figure with a title that says what is seen and a subtitle that says what it is a figure of."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    head(axes, title, subtitle)
-    return figure, axes
-
-
-def head(axes: Axes, title: str, subtitle: str) -> None:
-    """Title and subtitle above the axes, from the left."""
     lines = subtitle.count("\n") + 1
-    axes.set_title(title, loc="left", fontsize=12.5, fontweight="bold", pad=12 + 13 * lines)
-    axes.text(
-        0, 1, subtitle, transform=axes.transAxes, fontsize=9, color="#555555", va="bottom", linespacing=1.35
-    ).set_y(1.02)  # fmt: skip
+    figure.text(0.012, 1 - 0.08 / height, title, va="top", fontsize=13, fontweight="bold")
+    figure.text(0.012, 1 - 0.38 / height, subtitle, va="top", fontsize=9, color="#555555", linespacing=1.35)
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    engine.set(rect=(0, 0, 1, 1 - (0.5 + 0.18 * lines) / height))
+    return figure
 
 
-def spread(positions: list[float], gap: float) -> list[float]:
-    """The same positions moved apart so that labels put there are at least `gap` from each other."""
-    order = sorted(range(len(positions)), key=positions.__getitem__)
-    moved = list(positions)
-    for _ in range(200):
-        clear = True
-        for low, high in zip(order, order[1:], strict=False):
-            lack = gap - (moved[high] - moved[low])
-            if lack > 1e-9:
-                moved[low] -= lack / 2
-                moved[high] += lack / 2
-                clear = False
-        if clear:
-            break
-    return moved
+def legend_below(figure: Figure, axes: Axes) -> None:
+    """One line of names under everything."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=len(labels),
+        frameon=False,
+        fontsize=9,
+        columnspacing=1.4,
+    )
 
 
 def write(figure: Figure, path: Path, fingerprint: str) -> None:

@@ -1,6 +1,8 @@
-"""The results format every benchmark writes: what was measured, on what machine, with which versions and settings.
+"""The results format every benchmark writes: what was measured, on what machine, with which versions and
+settings.
 
-A file is rewritten whole after every sample, so an interrupted run keeps what it has; `complete` says which it is.
+A file is rewritten whole after every sample, so an interrupted run keeps what it has; `complete` says which
+it is.
 """
 
 import hashlib
@@ -14,14 +16,38 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks.errors import BadInput
+from benchmarks.errors import InputError
 
 SCHEMA = 1
 _PACKAGES = (
-    "numpy", "torch", "transformers", "tokenizers", "accelerate", "safetensors", "awslambdaric", "aws-lambda-powertools",
-    "aws-sam-cli", "fastapi", "uvicorn", "boto3", "matplotlib",
-)  # fmt: skip
-_FLAGS = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16", "asimddp", "i8mm", "sve")  # fmt: skip
+    "numpy",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "accelerate",
+    "safetensors",
+    "awslambdaric",
+    "aws-lambda-powertools",
+    "aws-sam-cli",
+    "fastapi",
+    "uvicorn",
+    "boto3",
+    "matplotlib",
+)
+_FLAGS = (
+    "avx2",
+    "fma",
+    "f16c",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx_vnni",
+    "amx_int8",
+    "amx_bf16",
+    "asimddp",
+    "i8mm",
+    "sve",
+)
 
 
 def _cpu_facts() -> tuple[str, list[str]]:
@@ -104,18 +130,20 @@ def load_result(path: Path, benchmark: str | None = None) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
-        raise BadInput(f"{path} does not exist.") from None
+        raise InputError(f"{path} does not exist.") from None
     except (OSError, ValueError) as error:
-        raise BadInput(f"{path} is not a results file: {error}.") from None
+        raise InputError(f"{path} is not a results file: {error}.") from None
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise BadInput(f"{path} is not a results file of this version of the benchmarks.")
+        raise InputError(f"{path} is not a results file of this version of the benchmarks.")
     if benchmark and content["benchmark"] != benchmark:
-        raise BadInput(f"{path} holds results of {content['benchmark']}, not of {benchmark}.")
+        raise InputError(f"{path} holds results of {content['benchmark']}, not of {benchmark}.")
     return content
 
 
 def digest(content: dict[str, Any]) -> str:
-    """A short fingerprint of a result file's content: plots carry it, so a test can tell when they have drifted."""
+    """A short fingerprint of a result file's content: plots carry it, so a test can tell when they have
+    drifted.
+    """
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

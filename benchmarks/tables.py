@@ -29,4 +29,6 @@ def count(value: float) -> str:
 
 def percent(share: float) -> str:
     """A share in percent, two significant digits when it is small."""
-    return f"{share:.0%}" if share >= 0.1 or share == 0 else f"{share:.2g}".replace("e-0", "e-") if share < 1e-4 else f"{share * 100:.2g}%"  # fmt: skip
+    if 0 < share < 1e-4:
+        return "<0.01 %"
+    return f"{share * 100:.2g} %" if share < 0.995 else f"{share * 100:.0f} %"

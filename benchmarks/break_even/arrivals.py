@@ -11,9 +11,11 @@ def poisson(rng: np.random.Generator, rate: float, n: int) -> Floats:
 
 
 def bursty(rng: np.random.Generator, rate: float, n: int, burst_factor: float, burst_s: float) -> Floats:
-    """`[n]` arrivals that come in bursts (mean `burst_s` seconds at `burst_factor` x `rate`) with silence between.
+    """`[n]` arrivals that come in bursts (mean `burst_s` seconds at `burst_factor` x `rate`) with silence
+    between.
 
-    The interrupted Poisson process. Arrivals are drawn in time that runs during bursts only; the silences are then put in.
+    The interrupted Poisson process. Arrivals are drawn in time that runs during bursts only; the silences are
+    then put in.
     """
     within = poisson(rng, rate * burst_factor, n)
     bursts = int(within[-1] / burst_s * 1.1) + 50
@@ -21,4 +23,5 @@ def bursty(rng: np.random.Generator, rate: float, n: int, burst_factor: float, b
     while ends[-1] < within[-1]:
         ends = np.concatenate([ends, ends[-1] + np.cumsum(rng.exponential(burst_s, bursts))])
     silences = np.cumsum(rng.exponential(burst_s * (burst_factor - 1), len(ends)))
-    return within + np.concatenate([[0.0], silences])[np.searchsorted(ends, within)]
+    before: Floats = np.concatenate([[0.0], silences])[np.searchsorted(ends, within)]
+    return within + before

@@ -1,6 +1,8 @@
-"""The ways of serving the function, each simulated at one request rate: what it costs a month, how long requests take.
+"""The ways of serving the function, each simulated at one request rate: what it costs a month, how long
+requests take.
 
-The bill is AWS's: durations rounded up to the millisecond, INIT billed like any other time (since August 2025).
+The bill is AWS's: durations rounded up to the millisecond, INIT billed like any other time (since August
+2025).
 """
 
 import math
@@ -20,17 +22,21 @@ from benchmarks.break_even.simulation import (
     simulate_pinged,
 )
 from benchmarks.break_even.timeouts import Floats
-from benchmarks.errors import BadInput
+from benchmarks.errors import InputError
 
 MONTH_S = 730 * 3600
 """A month, as AWS's calculator counts it."""
 SPILL = 0.01
-"""Share of requests provisioned concurrency may leave to on-demand environments, and of those a container makes wait."""
+"""Share of requests provisioned concurrency may leave to on-demand environments, and of those a container
+makes wait.
+"""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One request rate, one draw of arrivals and service times, shared by all choices so that they differ in nothing else."""
+    """One request rate, one draw of arrivals and service times, shared by all choices so that they differ in
+    nothing else.
+    """
 
     rate: float
     """Requests per second, the mean."""
@@ -52,7 +58,9 @@ class Scene:
 
     @property
     def peak(self) -> float:
-        """Requests per second within a burst, for which what is kept ready is sized; the mean rate without bursts."""
+        """Requests per second within a burst, for which what is kept ready is sized; the mean rate without
+        bursts.
+        """
         return self.rate * self.traffic.burst_factor
 
 
@@ -79,7 +87,7 @@ def fargate_size(memory_mb: int) -> tuple[float, int]:
         gb = math.ceil(gb / step) * step
         if vcpu * MB_PER_VCPU >= memory_mb - 1 and gb <= most_gb:
             return vcpu, gb
-    raise BadInput(f"no Fargate task is as large as a function of {memory_mb} MB.")
+    raise InputError(f"no Fargate task is as large as a function of {memory_mb} MB.")
 
 
 def billed(seconds: Floats) -> Floats:
@@ -113,14 +121,18 @@ def load_per_request(scene: Scene) -> Result:
     function = scene.function
     cold = function.cold_s - function.load_s
     outcome, service = _run(scene, scene.service + function.load_s, cold)
-    return _result(scene.requests * _run_bill(scene, outcome, service, cold, scene.prices["gb_second"]), outcome)
+    return _result(
+        scene.requests * _run_bill(scene, outcome, service, cold, scene.prices["gb_second"]), outcome
+    )
 
 
 def on_demand(scene: Scene) -> Result:
     """The model is loaded once per environment; environments come and go with the load."""
     cold = scene.function.cold_s
     outcome, service = _run(scene, scene.service, cold)
-    return _result(scene.requests * _run_bill(scene, outcome, service, cold, scene.prices["gb_second"]), outcome)
+    return _result(
+        scene.requests * _run_bill(scene, outcome, service, cold, scene.prices["gb_second"]), outcome
+    )
 
 
 def warm_up(scene: Scene) -> Result:
@@ -153,7 +165,7 @@ def snapstart(scene: Scene) -> Result:
 
 
 def provisioned(scene: Scene) -> Result:
-    """Provisioned concurrency, the fewest environments that leave at most 1 % of Poisson requests to others."""
+    """Provisioned concurrency: the fewest environments that leave 1 % of Poisson requests to others."""
     function, prices = scene.function, scene.prices
     units = min(provisioned_needed(scene.peak * function.warm_s, SPILL), scene.traffic.limit)
     outcome, service = _run(scene, scene.service, function.cold_s, units)
@@ -171,10 +183,10 @@ def provisioned(scene: Scene) -> Result:
 def container(scene: Scene) -> Result:
     """Always-on Fargate tasks behind a load balancer, one request at a time each, the rest queueing.
 
-    The fewest tasks with at most 1 % of Poisson requests waiting longer than a cold start takes: as late as on demand.
+    The fewest tasks with at most 1 % of Poisson requests waiting longer than one request takes on average.
     """
     function, prices = scene.function, scene.prices
-    units = containers_needed(scene.peak, function.warm_s, function.cold_s, SPILL)
+    units = containers_needed(scene.peak, function.warm_s, function.warm_s, SPILL)
     latency = simulate_containers(scene.arrivals, scene.service, units)[scene.settle :]
     never = np.zeros(len(latency), np.bool_)
     vcpu, gb = fargate_size(function.memory_mb)

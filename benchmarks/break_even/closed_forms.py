@@ -1,6 +1,8 @@
-"""Queueing theory that applies to Lambda's environments: exact where it says exact, an approximation where it says so.
+"""Queueing theory that applies to Lambda's environments: exact where it says exact, an approximation where it
+says so.
 
-Rates are per second, times in seconds, loads in erlangs (rate x mean service time). Poisson arrivals throughout.
+Rates are per second, times in seconds, loads in erlangs (rate x mean service time). Poisson arrivals
+throughout.
 """
 
 import math
@@ -9,7 +11,8 @@ from benchmarks.break_even.timeouts import IdleTimeout
 
 
 def erlang_b(servers: int, load: float) -> float:
-    """Chance that an arrival finds all `servers` busy and is turned away (M/G/c/c, exact for any service time).
+    """Chance that an arrival finds all `servers` busy and is turned away (M/G/c/c, exact for any service
+    time).
 
     The recursion of B(c) = a B(c-1) / (c + a B(c-1)), stable for any size.
     """
@@ -42,7 +45,8 @@ def mean_wait_single(rate: float, service: float, cv: float) -> float:
 
 
 def cold_fraction_one(rate: float, timeout: IdleTimeout) -> float:
-    """Share of requests that start cold on a function limited to one environment (exact for any service time).
+    """Share of requests that start cold on a function limited to one environment (exact for any service
+    time).
 
     After each request the gap to the next accepted one is exponential, so the environment survives with
     1 - E[exp(-rate x timeout)]: exp(-rate x timeout) when the timeout is constant.
@@ -51,17 +55,20 @@ def cold_fraction_one(rate: float, timeout: IdleTimeout) -> float:
 
 
 def throttled_fraction_one(rate: float, service: float, cold: float, timeout: IdleTimeout) -> float:
-    """Share of requests turned away by a concurrency limit of one (M/G/1/1, exact); `cold` is the start's seconds."""
+    """Share of requests turned away by a concurrency limit of one (M/G/1/1, exact); `cold` is the start's
+    seconds.
+    """
     load = rate * (service + cold_fraction_one(rate, timeout) * cold)
     return load / (1 + load)
 
 
 def cold_fraction(rate: float, service: float, timeout: IdleTimeout, kept: int = 0) -> float:
-    """Share of cold requests with as many environments as it takes, newest first (approximation, Poisson arrivals).
+    """Share of cold requests with as many environments as it takes, newest first (approximation, Poisson
+    arrivals).
 
-    Environment n serves rate x (B(n-1) - B(n)) requests per second, B being Erlang's blocking; its idle gaps are taken
-    as exponential. Exact as the load goes to zero; the overflow that deeper environments see is burstier in truth.
-    The first `kept` environments never time out.
+    Environment n serves rate x (B(n-1) - B(n)) requests per second, B being Erlang's blocking; its idle gaps
+    are taken as exponential. Exact as the load goes to zero; the overflow that deeper environments see is
+    burstier in truth. The first `kept` environments never time out.
     """
     load = rate * service
     total, before, n = 0.0, 1.0, 0
@@ -77,7 +84,8 @@ def cold_fraction(rate: float, service: float, timeout: IdleTimeout, kept: int =
 
 
 def cold_fraction_pinged(rate: float, seconds: float, every: float) -> float:
-    """Share of requests that start cold with a ping `every` so many seconds and a constant idle timeout of `seconds`.
+    """Share of requests that start cold with a ping `every` so many seconds and a constant idle timeout of
+    `seconds`.
 
     Exact for instantaneous service: cold means neither a request nor a ping in the last `seconds`.
     """
@@ -87,8 +95,8 @@ def cold_fraction_pinged(rate: float, seconds: float, every: float) -> float:
 def gap_exceeds_bursty(seconds: float, rate: float, burst_factor: float, burst_s: float) -> float:
     """Chance of a gap longer than `seconds` between on-off Poisson arrivals (Kuczura 1973, exact).
 
-    Bursts of exponential length (mean `burst_s`) at `burst_factor` x `rate`, silences between them such that the mean
-    rate is `rate`. The gaps are hyperexponential with two phases.
+    Bursts of exponential length (mean `burst_s`) at `burst_factor` x `rate`, silences between them such that
+    the mean rate is `rate`. The gaps are hyperexponential with two phases.
     """
     peak = rate * burst_factor
     leave_burst = 1 / burst_s
@@ -110,16 +118,20 @@ def provisioned_needed(load: float, spill: float) -> int:
 
 
 def containers_needed(rate: float, service: float, patience: float, late: float) -> int:
-    """Fewest always-on containers, one request each at a time, with at most `late` waiting beyond `patience` seconds."""
+    """Fewest always-on containers, one request each at a time, with at most `late` waiting beyond `patience`
+    seconds.
+    """
     n = max(1, math.floor(rate * service) + 1)
     while wait_exceeds(patience, n, rate, service) > late:
         n += 1
     return n
 
 
-def compute_saved(rate: float, service: float, load: float, timeout: IdleTimeout) -> float:
+def compute_saved(rate: float, service: float, load: float, cold: float, timeout: IdleTimeout) -> float:
     """Share of the billed compute that loading once saves over loading on every request, at `rate`.
 
-    `load` is the seconds that loading takes. Every request but the cold ones saves them.
+    Loading takes `load` seconds, a cold start `cold` of which it is a part. Every request but the cold ones
+    saves it.
     """
-    return (1 - cold_fraction(rate, service, timeout)) * load / (load + service)
+    starts = cold_fraction(rate, service, timeout)
+    return (1 - starts) * load / (service + load + starts * (cold - load))

@@ -1,6 +1,8 @@
-"""Cost and lateness of each choice by closed form, for Poisson traffic without a concurrency limit: no simulation.
+"""Cost and lateness of each choice by closed form, for Poisson traffic without a concurrency limit: no
+simulation.
 
-It answers in microseconds what the simulation answers in a second, so it can cover a plane; tests hold the two together.
+It answers in microseconds what the simulation answers in a second, so it can cover a plane; tests hold the
+two together.
 """
 
 import math
@@ -26,7 +28,9 @@ def service_exceeds(function: Function, seconds: float) -> float:
 
 
 def cold_share(name: str, function: Function, rate: float, timeout: IdleTimeout) -> float:
-    """Share of requests that start cold under the choice `name`; pings are taken to keep one environment for ever."""
+    """Share of requests that start cold under the choice `name`; pings are taken to keep one environment for
+    ever.
+    """
     match name:
         case "load_per_request":
             return cold_fraction(rate, function.warm_s + function.load_s, timeout)
@@ -41,7 +45,9 @@ def cold_share(name: str, function: Function, rate: float, timeout: IdleTimeout)
 
 
 def later_than(name: str, function: Function, rate: float, timeout: IdleTimeout, seconds: float) -> float:
-    """Share of requests that take longer than `seconds` under the choice `name` (queueing of containers left out)."""
+    """Share of requests that take longer than `seconds` under the choice `name` (queueing of containers left
+    out).
+    """
     extra = function.load_s if name == "load_per_request" else 0.0
     start = function.restore_s if name == "snapstart" else function.cold_s - extra
     cold = cold_share(name, function, rate, timeout)
@@ -50,11 +56,17 @@ def later_than(name: str, function: Function, rate: float, timeout: IdleTimeout,
 
 
 def usd_month(
-    name: str, function: Function, rate: float, timeout: IdleTimeout, prices: Prices, ping_every_s: float, ping_s: float
-) -> float:  # fmt: skip
+    name: str,
+    function: Function,
+    rate: float,
+    timeout: IdleTimeout,
+    prices: Prices,
+    ping_every_s: float,
+    ping_s: float,
+) -> float:
     """Expected dollars a month under the choice `name` at `rate` requests per second."""
     if name == "container":
-        units = containers_needed(rate, function.warm_s, function.cold_s, SPILL)
+        units = containers_needed(rate, function.warm_s, function.warm_s, SPILL)
         vcpu, gb = fargate_size(function.memory_mb)
         task = vcpu * prices["container_vcpu_hour"] + gb * prices["container_gb_hour"]
         return (units * task + prices["load_balancer_hour"]) * MONTH_S / 3600

@@ -1,4 +1,6 @@
-"""What the caller says or measured about the function: its times, its size, its requests. Checked before anything runs."""
+"""What the caller says or measured about the function: its times, its size, its requests. Checked before
+anything runs.
+"""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +9,7 @@ import numpy as np
 
 from benchmarks.break_even.arrivals import bursty, poisson
 from benchmarks.break_even.timeouts import Floats, IdleTimeout
-from benchmarks.errors import BadInput
+from benchmarks.errors import InputError
 
 MB_PER_VCPU = 1769
 """Lambda gives one vCPU per 1,769 MB [AWS documentation, "Configure Lambda function memory"]."""
@@ -21,7 +23,9 @@ class Function:
     cold_s: float
     """From nothing to ready with the model loaded: what an on-demand cold start adds to its request."""
     load_s: float
-    """The part of `cold_s` that loads the model and the tokenizer: what loading on every request adds to each."""
+    """The part of `cold_s` that loads the model and the tokenizer: what loading on every request adds to
+    each.
+    """
     restore_s: float
     """What a SnapStart restore adds to its request instead of `cold_s`."""
     warm_s: float
@@ -34,13 +38,17 @@ class Function:
         for name in ("cold_s", "load_s", "restore_s", "warm_s", "warm_cv"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
-                raise BadInput(f"--{name.replace('_', '-')} {value}: a finite number, zero or more, is needed.")
+                raise InputError(
+                    f"--{name.replace('_', '-')} {value}: a finite number, zero or more, is needed."
+                )
         if not 128 <= self.memory_mb <= 10_240:
-            raise BadInput(f"--memory-mb {self.memory_mb}: Lambda gives 128 to 10240 MB.")
+            raise InputError(f"--memory-mb {self.memory_mb}: Lambda gives 128 to 10240 MB.")
         if self.warm_s == 0:
-            raise BadInput("--warm-s 0: a request takes some time.")
+            raise InputError("--warm-s 0: a request takes some time.")
         if self.load_s > self.cold_s:
-            raise BadInput(f"--load-s {self.load_s} is more than --cold-s {self.cold_s}, of which it is a part.")
+            raise InputError(
+                f"--load-s {self.load_s} is more than --cold-s {self.cold_s}, of which it is a part."
+            )
 
     @property
     def gb(self) -> float:
@@ -67,11 +75,11 @@ class Traffic:
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         if self.limit < 1:
-            raise BadInput(f"--concurrency {self.limit}: at least one request must be allowed in flight.")
+            raise InputError(f"--concurrency {self.limit}: at least one request must be allowed in flight.")
         if not (math.isfinite(self.burst_factor) and self.burst_factor >= 1):
-            raise BadInput(f"--burst-factor {self.burst_factor}: 1 (no bursts) or more is needed.")
+            raise InputError(f"--burst-factor {self.burst_factor}: 1 (no bursts) or more is needed.")
         if not (math.isfinite(self.burst_s) and self.burst_s > 0):
-            raise BadInput(f"--burst-s {self.burst_s}: a burst lasts longer than zero seconds.")
+            raise InputError(f"--burst-s {self.burst_s}: a burst lasts longer than zero seconds.")
 
     def sample_arrivals(self, rng: np.random.Generator, rate: float, n: int) -> Floats:
         """`[n]` arrival times at a mean `rate` per second."""

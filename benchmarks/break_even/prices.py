@@ -1,4 +1,5 @@
-"""What AWS charges: the dated table beside this file, by region and architecture, with overrides from the caller.
+"""What AWS charges: the dated table beside this file, by region and architecture, with overrides from the
+caller.
 
 A price without a source is absent, never guessed: a choice that needs it is left out by name.
 """
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.errors import BadInput
+from benchmarks.errors import InputError
 
 TABLE = Path(__file__).with_name("prices.json")
 
@@ -36,13 +37,13 @@ class Prices:
 def _read_override(text: str, known: Iterable[str]) -> tuple[str, float]:
     name, separator, value = text.partition("=")
     if not separator or name not in known:
-        raise BadInput(f"--price {text!r} is not NAME=DOLLARS with NAME one of {', '.join(sorted(known))}.")
+        raise InputError(f"--price {text!r} is not NAME=DOLLARS with NAME one of {', '.join(sorted(known))}.")
     try:
         usd = float(value)
     except ValueError:
-        raise BadInput(f"--price {text!r}: {value!r} is not a number of dollars.") from None
+        raise InputError(f"--price {text!r}: {value!r} is not a number of dollars.") from None
     if not (math.isfinite(usd) and usd >= 0):
-        raise BadInput(f"--price {text!r}: a price is a finite number of dollars, zero or more.")
+        raise InputError(f"--price {text!r}: a price is a finite number of dollars, zero or more.")
     return name, usd
 
 
@@ -51,9 +52,11 @@ def load_prices(region: str, architecture: str, overrides: Iterable[str] = ()) -
     table: dict[str, Any] = json.loads(TABLE.read_text())
     regions = table["regions"]
     if region not in regions:
-        raise BadInput(f"no prices for region {region!r}; the table has {', '.join(regions)}.")
+        raise InputError(f"no prices for region {region!r}; the table has {', '.join(regions)}.")
     if architecture not in regions[region]:
-        raise BadInput(f"no {architecture!r} prices for {region}; the table has {', '.join(regions[region])}.")
+        raise InputError(
+            f"no {architecture!r} prices for {region}; the table has {', '.join(regions[region])}."
+        )
     row: dict[str, Any] = regions[region][architecture]
     usd = {name: float(price["usd"]) for name, price in row.items() if price is not None}
     sources = {name: table["sources"][price["source"]] for name, price in row.items() if price is not None}

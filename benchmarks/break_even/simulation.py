@@ -1,9 +1,10 @@
 """Discrete-event simulation of Lambda's execution environments, and of always-on containers with a queue.
 
-One environment serves one request at a time. A request takes the newest idle environment that has not timed out
-(newest first lets the oldest ones time out, the policy Mahmoudi and Khazaei found in Lambda: "Performance Modeling of
-Serverless Computing Platforms", 2020); with none idle it starts one, cold, unless the concurrency limit is reached, and
-then it is throttled. Provisioned environments are taken before others and never time out.
+One environment serves one request at a time. A request takes the newest idle environment that has not timed
+out (newest first lets the oldest ones time out, the policy Mahmoudi and Khazaei found in Lambda: "Performance
+Modeling of Serverless Computing Platforms", 2020); with none idle it starts one, cold, unless the concurrency
+limit is reached, and then it is throttled. Provisioned environments are taken before others and never time
+out.
 
 It knows seconds and requests, no prices.
 """
@@ -20,7 +21,9 @@ from benchmarks.break_even.timeouts import Floats, IdleTimeout
 Bools = npt.NDArray[np.bool_]
 
 _PROVISIONED = 1 << 60
-"""Numbers of provisioned environments start here, above every on-demand one, so that newest first takes them first."""
+"""Numbers of provisioned environments start here, above every on-demand one, so that newest first takes them
+first.
+"""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,11 @@ class Outcome(NamedTuple):
 
     def after(self, first: int) -> "Outcome":
         """Without the first requests, which saw the system fill up."""
-        return Outcome(*(array[first:] for array in self))
+        return self.only(slice(first, None))
+
+    def only(self, which: slice | Bools) -> "Outcome":
+        """Of some of the requests."""
+        return Outcome(self.latency[which], self.cold[which], self.provisioned[which], self.throttled[which])
 
 
 def simulate_environments(
@@ -63,7 +70,9 @@ def simulate_environments(
     busy: list[tuple[float, int]] = []
     """In flight: (when it ends, minus the environment's number)."""
     idle = [-(_PROVISIONED + i) for i in range(environments.provisioned)]
-    """Minus the numbers of idle environments, so that the heap's top is the newest; timed-out ones leave when met."""
+    """Minus the numbers of idle environments, so that the heap's top is the newest; timed-out ones leave when
+    met.
+    """
     heapq.heapify(idle)
     expires = dict.fromkeys(idle, float("inf"))
     created = 0
@@ -110,7 +119,7 @@ def simulate_pinged(
     both = simulate_environments(when[order], length[order], environments, rng)
     is_ping = order >= len(arrivals)
     cold_pings = float(both.cold[is_ping].mean()) if len(pings) else 0.0
-    return Outcome(*(array[~is_ping] for array in both)), cold_pings
+    return both.only(~is_ping), cold_pings
 
 
 def simulate_containers(arrivals: Floats, service: Floats, containers: int) -> Floats:

@@ -1,7 +1,8 @@
 """How long Lambda keeps an idle execution environment, as a distribution.
 
-AWS documents none. Measured by others: uniform between 5 and 7 minutes (mikhail.io, "When does cold start happen
-on AWS Lambda?", 2021), exactly 10 minutes (the same author, August 2019), 45 to 60 minutes (theburningmonk.com, 2017).
+AWS documents none. Measured by others: uniform between 5 and 7 minutes (mikhail.io, "When does cold start
+happen on AWS Lambda?", 2021), exactly 10 minutes (the same author, August 2019), 45 to 60 minutes
+(theburningmonk.com, 2017).
 """
 
 import math
@@ -11,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.errors import BadInput
+from benchmarks.errors import InputError
 
 Floats = npt.NDArray[np.float64]
 
@@ -24,7 +25,7 @@ class IdleTimeout(Protocol):
         ...
 
     def laplace(self, rate: float) -> float:
-        """E[exp(-rate x timeout)]: the chance that a Poisson stream of `rate` per second leaves it to expire."""
+        """E[exp(-rate x timeout)]: the chance that a Poisson stream of `rate` lets it expire."""
         ...
 
 
@@ -93,7 +94,7 @@ def parse_timeout(text: str) -> IdleTimeout:
             return Uniform(low, high)
         case "exponential", [mean]:
             return Exponential(mean)
-    raise BadInput(
-        f"--idle-timeout {text!r} is none of constant:SECONDS, uniform:LOW:HIGH (LOW < HIGH) and exponential:MEAN, "
-        "all in seconds and above zero."
+    raise InputError(
+        f"--idle-timeout {text!r} is none of constant:SECONDS, uniform:LOW:HIGH (LOW < HIGH) and "
+        "exponential:MEAN, all in seconds and above zero."
     )
