@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks.errors import InputError
 
 COMMANDS = {
+    "cold-start": ("benchmarks.cold_start.command", "fresh environments to their first token, phase by phase"),
     "break-even": ("benchmarks.break_even.command", "which way of serving is cheapest at which request rate"),
 }
 
@@ -18,12 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (module, help_text) in COMMANDS.items():
         importlib.import_module(module).add_arguments(commands.add_parser(name, help=help_text))
-    report = commands.add_parser(
-        "report", help="draw tables, plots and quoted documents again from the results"
-    )
-    report.add_argument(
-        "--results", type=Path, default=Path("benchmarks/results"), help="folder of results files"
-    )
+    report = commands.add_parser("report", help="draw tables, plots and quoted documents again from the results")
+    report.add_argument("--results", type=Path, default=Path("benchmarks/results"), help="folder of results files")
     options = parser.parse_args(arguments)
     from benchmarks import report as reports
 

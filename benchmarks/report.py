@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.break_even import report as break_even
+from benchmarks.cold_start import report as cold_start
 from benchmarks.errors import InputError
 from benchmarks.results import digest, load_result, provenance
 
-REPORTS = {"break-even": break_even}
+REPORTS = {"break-even": break_even, "cold-start": cold_start}
 DOCUMENTS = (Path("README.md"), Path("docs/performance.md"))
 _QUOTE = re.compile(r"(<!-- benchmarks:([\w-]+):([\w-]+) -->\n).*?(<!-- benchmarks:end -->)", re.DOTALL)
 
@@ -33,7 +34,7 @@ def render(path: Path) -> list[Path]:
     page = path.with_suffix(".md")
     page.write_text(markdown(content))
     written = [page]
-    for name, draw in REPORTS[content["benchmark"]].FIGURES.items():
+    for name, draw in REPORTS[content["benchmark"]].FIGURES.items() if content.get("samples", True) else ():
         target = path.with_name(f"{path.stem}-{name}.svg")
         write(draw(content), target, digest(content))
         written.append(target)

@@ -82,9 +82,7 @@ def test_loading_once_saves_the_loading_of_every_warm_request_and_of_no_cold_one
     assert compute_saved(1.0, 1.0, 3.0, 5.0, never_cold) == pytest.approx(0.75, rel=1e-3)
 
 
-@pytest.mark.parametrize(
-    "text", ["forever", "constant:", "constant:-1", "uniform:9:5", "uniform:5", "exponential:nan"]
-)
+@pytest.mark.parametrize("text", ["forever", "constant:", "constant:-1", "uniform:9:5", "uniform:5", "exponential:nan"])
 def test_a_timeout_that_cannot_be_meant_is_refused_in_one_sentence(text: str) -> None:
     with pytest.raises(InputError, match="constant:SECONDS, uniform:LOW:HIGH"):
         parse_timeout(text)

@@ -98,9 +98,7 @@ def billed(seconds: Floats) -> Floats:
 def _result(usd_month: float, outcome: Outcome, units: int = 0) -> Result:
     served = outcome.latency[~outcome.throttled]
     p50, p99 = np.percentile(served, [50, 99]) if len(served) else (math.nan, math.nan)
-    return Result(
-        usd_month, float(p50), float(p99), float(outcome.cold.mean()), float(outcome.throttled.mean()), units
-    )
+    return Result(usd_month, float(p50), float(p99), float(outcome.cold.mean()), float(outcome.throttled.mean()), units)
 
 
 def _run(scene: Scene, service: Floats, cold: float, provisioned: int = 0) -> tuple[Outcome, Floats]:
@@ -121,18 +119,14 @@ def load_per_request(scene: Scene) -> Result:
     function = scene.function
     cold = function.cold_s - function.load_s
     outcome, service = _run(scene, scene.service + function.load_s, cold)
-    return _result(
-        scene.requests * _run_bill(scene, outcome, service, cold, scene.prices["gb_second"]), outcome
-    )
+    return _result(scene.requests * _run_bill(scene, outcome, service, cold, scene.prices["gb_second"]), outcome)
 
 
 def on_demand(scene: Scene) -> Result:
     """The model is loaded once per environment; environments come and go with the load."""
     cold = scene.function.cold_s
     outcome, service = _run(scene, scene.service, cold)
-    return _result(
-        scene.requests * _run_bill(scene, outcome, service, cold, scene.prices["gb_second"]), outcome
-    )
+    return _result(scene.requests * _run_bill(scene, outcome, service, cold, scene.prices["gb_second"]), outcome)
 
 
 def warm_up(scene: Scene) -> Result:
@@ -143,9 +137,7 @@ def warm_up(scene: Scene) -> Result:
         scene.arrivals, scene.service, environments, scene.ping_every_s, scene.ping_s, scene.rng
     )
     outcome = outcome.after(scene.settle)
-    per_request = _run_bill(
-        scene, outcome, scene.service[scene.settle :], function.cold_s, prices["gb_second"]
-    )
+    per_request = _run_bill(scene, outcome, scene.service[scene.settle :], function.cold_s, prices["gb_second"])
     seconds = float(billed(np.array(scene.ping_s))) + cold_pings * function.cold_s
     ping = prices["request"] + prices["schedule_invocation"] + seconds * function.gb * prices["gb_second"]
     return _result(scene.requests * per_request + MONTH_S / scene.ping_every_s * ping, outcome)
@@ -173,9 +165,7 @@ def provisioned(scene: Scene) -> Result:
     spilt = Outcome(outcome.latency, outcome.cold, inside, outcome.throttled | inside)
     per_request = _run_bill(scene, spilt, service, function.cold_s, prices["gb_second"])
     per_request += float(inside.mean()) * prices["request"]
-    per_request += (
-        float((billed(service) * inside).mean()) * function.gb * prices["provisioned_run_gb_second"]
-    )
+    per_request += float((billed(service) * inside).mean()) * function.gb * prices["provisioned_run_gb_second"]
     kept = units * MONTH_S * function.gb * prices["provisioned_gb_second"]
     return _result(scene.requests * per_request + kept, outcome, units)
 
@@ -209,13 +199,9 @@ CHOICES = {
     "load_per_request": Choice("load per request", load_per_request, _ON_DEMAND),
     "on_demand": Choice("on demand", on_demand, _ON_DEMAND),
     "warm_up": Choice("warm-up pings", warm_up, (*_ON_DEMAND, "schedule_invocation")),
-    "snapstart": Choice(
-        "SnapStart", snapstart, (*_ON_DEMAND, "snapstart_cache_gb_second", "snapstart_restore_gb")
-    ),
+    "snapstart": Choice("SnapStart", snapstart, (*_ON_DEMAND, "snapstart_cache_gb_second", "snapstart_restore_gb")),
     "provisioned": Choice(
         "provisioned", provisioned, (*_ON_DEMAND, "provisioned_gb_second", "provisioned_run_gb_second")
     ),
-    "container": Choice(
-        "container", container, ("container_vcpu_hour", "container_gb_hour", "load_balancer_hour")
-    ),
+    "container": Choice("container", container, ("container_vcpu_hour", "container_gb_hour", "load_balancer_hour")),
 }

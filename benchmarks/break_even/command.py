@@ -116,28 +116,18 @@ def _by_cold_start(sweep: Sweep, limit: float, steps: int) -> dict[str, Any]:
     best = []
     for cold_s in colds:
         share = cold_s / given.cold_s if given.cold_s else 1.0
-        function = Function(
-            given.memory_mb, cold_s, given.load_s * share, given.restore_s, given.warm_s, given.warm_cv
-        )
+        function = Function(given.memory_mb, cold_s, given.load_s * share, given.restore_s, given.warm_s, given.warm_cv)
         best.append(
-            [
-                _cheapest_expected(sweep, function, per_day / DAY_S, sweep.traffic.timeout, limit)
-                for per_day in rates
-            ]
+            [_cheapest_expected(sweep, function, per_day / DAY_S, sweep.traffic.timeout, limit) for per_day in rates]
         )
     return {"per_day": rates, "cold_s": colds, "best": best}
 
 
-def _cheapest_expected(
-    sweep: Sweep, function: Function, rate: float, timeout: IdleTimeout, limit: float
-) -> str | None:
+def _cheapest_expected(sweep: Sweep, function: Function, rate: float, timeout: IdleTimeout, limit: float) -> str | None:
     fit = [name for name in sweep.names if later_than(name, function, rate, timeout, limit) <= 0.01]
     prices: Prices = sweep.prices
     return simplest_of_cheapest(
-        {
-            name: usd_month(name, function, rate, timeout, prices, sweep.ping_every_s, sweep.ping_s)
-            for name in fit
-        }
+        {name: usd_month(name, function, rate, timeout, prices, sweep.ping_every_s, sweep.ping_s) for name in fit}
     )
 
 
@@ -179,22 +169,17 @@ def run(options: argparse.Namespace) -> Path:
         container_from = cheaper_for_good(per_day, costs(results["on_demand"]), costs(results["container"]))
     timeout, function = sweep.traffic.timeout, sweep.function
     recorder.data = {
-        "prices": {
-            name: {"usd": usd, "source": sweep.prices.sources[name]} for name, usd in sweep.prices.usd.items()
-        },
+        "prices": {name: {"usd": usd, "source": sweep.prices.sources[name]} for name, usd in sweep.prices.usd.items()},
         "left_out": sweep.left_out,
         "per_day": list(per_day),
         "results": {name: [asdict(result) for result in rows] for name, rows in results.items()},
         "compute_saved": [
-            compute_saved(rate / DAY_S, function.warm_s, function.load_s, function.cold_s, timeout)
-            for rate in per_day
+            compute_saved(rate / DAY_S, function.warm_s, function.load_s, function.cold_s, timeout) for rate in per_day
         ],
         "container_from": container_from,
         "changes": {
             "any latency": [asdict(change) for change in changes(per_day, results, math.inf)],
-            f"99th percentile within {limit:.3g} s": [
-                asdict(change) for change in changes(per_day, results, limit)
-            ],
+            f"99th percentile within {limit:.3g} s": [asdict(change) for change in changes(per_day, results, limit)],
         },
         "by_latency": _by_latency(sweep, results, 6 if options.quick else 20),
         "by_cold_start": _by_cold_start(sweep, limit, 8 if options.quick else 25),

@@ -186,7 +186,8 @@ def cold_starts(content: dict[str, Any]) -> Figure:
         f"The cheapest choice with a 99th percentile within {seconds(s['p99_s'])}, by closed form; "
         f"Poisson requests of {seconds(s['warm_s'])} on average,\n"
         f"{s['memory_mb']:,} MB {s['architecture']} in {s['region']}, "
-        f"SnapStart restore {seconds(s['restore_s'])}, loading {s['load_s'] / s['cold_s']:.0%} of the cold start",
+        f"SnapStart restore {seconds(s['restore_s'])}, "
+        f"loading {s['load_s'] / s['cold_s']:.0%} of the cold start",
     )
     axes = figure.add_subplot()
     _regions(axes, region["per_day"], region["cold_s"], region["best"])

@@ -38,17 +38,13 @@ class Function:
         for name in ("cold_s", "load_s", "restore_s", "warm_s", "warm_cv"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
-                raise InputError(
-                    f"--{name.replace('_', '-')} {value}: a finite number, zero or more, is needed."
-                )
+                raise InputError(f"--{name.replace('_', '-')} {value}: a finite number, zero or more, is needed.")
         if not 128 <= self.memory_mb <= 10_240:
             raise InputError(f"--memory-mb {self.memory_mb}: Lambda gives 128 to 10240 MB.")
         if self.warm_s == 0:
             raise InputError("--warm-s 0: a request takes some time.")
         if self.load_s > self.cold_s:
-            raise InputError(
-                f"--load-s {self.load_s} is more than --cold-s {self.cold_s}, of which it is a part."
-            )
+            raise InputError(f"--load-s {self.load_s} is more than --cold-s {self.cold_s}, of which it is a part.")
 
     @property
     def gb(self) -> float:

@@ -54,9 +54,7 @@ def load_prices(region: str, architecture: str, overrides: Iterable[str] = ()) -
     if region not in regions:
         raise InputError(f"no prices for region {region!r}; the table has {', '.join(regions)}.")
     if architecture not in regions[region]:
-        raise InputError(
-            f"no {architecture!r} prices for {region}; the table has {', '.join(regions[region])}."
-        )
+        raise InputError(f"no {architecture!r} prices for {region}; the table has {', '.join(regions[region])}.")
     row: dict[str, Any] = regions[region][architecture]
     usd = {name: float(price["usd"]) for name, price in row.items() if price is not None}
     sources = {name: table["sources"][price["source"]] for name, price in row.items() if price is not None}

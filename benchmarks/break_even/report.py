@@ -33,9 +33,7 @@ def _by_rate(content: dict[str, Any]) -> str:
     ]
     rows = []
     for i in _shown(content["per_day"]):
-        cells = [
-            f"{dollars(rows_[i]['usd_month'])}, {seconds(rows_[i]['p99_s'])}" for rows_ in results.values()
-        ]
+        cells = [f"{dollars(rows_[i]['usd_month'])}, {seconds(rows_[i]['p99_s'])}" for rows_ in results.values()]
         shares = [percent(results["on_demand"][i]["cold"]), percent(content["compute_saved"][i])]
         rows.append([count(content["per_day"][i]), *cells, *shares])
     return table(head, rows)
@@ -52,23 +50,18 @@ def _changes(content: dict[str, Any]) -> str:
         lines.append(f"- Cheapest, {objective}: {', '.join(parts)} requests a day.")
     where = content["container_from"]
     if where is not None:
-        lines.append(
-            f"- An always-on container costs less than on demand above {count(where)} requests a day."
-        )
+        lines.append(f"- An always-on container costs less than on demand above {count(where)} requests a day.")
     elif "container" in content["results"]:
         lines.append("- An always-on container does not become cheaper than on demand at any rate simulated.")
     for name, prices in content["left_out"].items():
         lines.append(
-            f"- Left out: {CHOICES[name].name}, no price known for {', '.join(prices)} "
-            "(give `--price NAME=DOLLARS`)."
+            f"- Left out: {CHOICES[name].name}, no price known for {', '.join(prices)} (give `--price NAME=DOLLARS`)."
         )
     return "\n".join(lines) + "\n"
 
 
 def _prices(content: dict[str, Any]) -> str:
-    rows = [
-        [f"`{name}`", f"{price['usd']:.10g}", price["source"]] for name, price in content["prices"].items()
-    ]
+    rows = [[f"`{name}`", f"{price['usd']:.10g}", price["source"]] for name, price in content["prices"].items()]
     lines = [
         "| price | dollars | source |",
         "| --- | ---: | --- |",

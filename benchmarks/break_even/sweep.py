@@ -37,14 +37,8 @@ class Sweep:
             if not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name} {value}: seconds above zero are needed.")
         if self.ping_every_s < 60:
-            raise InputError(
-                f"--ping-every-s {self.ping_every_s}: EventBridge schedules once a minute at most."
-            )
-        if (
-            not self.per_day
-            or min(self.per_day) <= 0
-            or not all(math.isfinite(rate) for rate in self.per_day)
-        ):
+            raise InputError(f"--ping-every-s {self.ping_every_s}: EventBridge schedules once a minute at most.")
+        if not self.per_day or min(self.per_day) <= 0 or not all(math.isfinite(rate) for rate in self.per_day):
             raise InputError("request rates are above zero and finite.")
         if max(self.per_day) > 20_000_000:
             raise InputError(f"{max(self.per_day):g} requests a day: the simulation stops at 20 million.")
@@ -106,9 +100,7 @@ class Change:
     after: str | None
 
 
-def cheapest(
-    results: Mapping[str, Sequence[Result]], i: int, p99_s: float, throttled: float = 0.001
-) -> str | None:
+def cheapest(results: Mapping[str, Sequence[Result]], i: int, p99_s: float, throttled: float = 0.001) -> str | None:
     """The choice that costs least at rate `i` among those within `p99_s` and with hardly a request turned
     away.
     """
