@@ -53,13 +53,13 @@ def sheet(title: str, subtitle: str, width: float = 8.6, height: float = 5.0) ->
 
 
 def legend_below(figure: Figure, axes: Axes) -> None:
-    """One line of names under everything."""
+    """The names under everything."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(
         handles,
         labels,
         loc="outside lower center",
-        ncols=len(labels),
+        ncols=min(len(labels), 6),
         frameon=False,
         fontsize=9,
         columnspacing=1.4,

@@ -57,10 +57,12 @@ def noise_note(spreads: Mapping[str, float], machine: Mapping[str, Any]) -> str:
         )
     else:
         worst_spread = max(spreads.values(), default=0.0)
-        notes.append(f"Within a set, the middle half of the samples spreads over at most {worst_spread:.0%} of the median.")
+        notes.append(
+            f"Within a set, the middle half of the samples spreads over at most {worst_spread:.0%} of the median."
+        )
     if busy:
         notes.append(
-            f"**Busy machine**: the load average was {machine['load_average_at_start']:g} on {machine['cpus']} CPUs when "
-            "the run began; times are too long by an unknown part, ratios are fairer."
+            f"**Busy machine**: the load average was {machine['load_average_at_start']:g} on {machine['cpus']} CPUs "
+            "when the run began; times are too long by an unknown part, ratios are fairer."
         )
     return " ".join(notes) + "\n"

@@ -19,7 +19,7 @@ class Variant:
 
     name: str
     directory: Path
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def engine(self) -> str:
