@@ -15,8 +15,8 @@ from benchmarks.stats import summarise
 from benchmarks.warm.report import kinds, per_token
 
 WHAT = (
-    "Read bandwidth (a sum over 512 MB) and matrix throughput (1024 x 1024 products) of this machine through torch, and "
-    "the milliseconds per token below which no engine can go that reads every weight once for each token."
+    "Read bandwidth (a sum over 512 MB) and matrix throughput (1024 x 1024 products) of this machine through torch, "
+    "and the milliseconds per token below which no engine can go that reads every weight once for each token."
 )
 
 

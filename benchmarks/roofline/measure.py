@@ -38,7 +38,7 @@ def matrix_throughput(dtype: str, threads: int, repeats: int) -> list[float]:
     kind = getattr(torch, dtype)
     if dtype == "int8":
         one = torch.randint(-100, 100, (MATRIX, MATRIX), dtype=kind)
-        return _rate(2.0 * MATRIX**3, lambda: torch._int_mm(one, one), threads, repeats)  # type: ignore[no-untyped-call]
+        return _rate(2.0 * MATRIX**3, lambda: torch._int_mm(one, one), threads, repeats)
     one = torch.randn(MATRIX, MATRIX).to(kind)
     return _rate(2.0 * MATRIX**3, lambda: one @ one, threads, repeats)
 
