@@ -10,6 +10,7 @@ from benchmarks.errors import InputError
 COMMANDS = {
     "cold-start": ("benchmarks.cold_start.command", "fresh environments to their first token, phase by phase"),
     "warm": ("benchmarks.warm.command", "first token, later tokens and overhead of a loaded environment"),
+    "peers": ("benchmarks.peers.command", "the same weights in llama.cpp, CTranslate2 and transformers"),
     "roofline": ("benchmarks.roofline.command", "what memory and arithmetic allow here, and how near engines come"),
     "break-even": ("benchmarks.break_even.command", "which way of serving is cheapest at which request rate"),
 }

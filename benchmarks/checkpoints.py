@@ -66,6 +66,7 @@ def _make(shape: dict[str, Any], directory: Path) -> None:
     config = AutoConfig.for_model(
         shape["model_type"], **arguments, rope_parameters=rope, eos_token_id=0, bos_token_id=0, pad_token_id=0
     )
+    config.initializer_range = 0.1  # large enough that greedy text varies instead of repeating one token
     model = AutoModelForCausalLM.from_config(config).to(torch.bfloat16)  # type: ignore[no-untyped-call]
     model.save_pretrained(directory)
     _write_tokenizer(directory, shape["vocab_size"])
@@ -90,4 +91,6 @@ def _write_tokenizer(directory: Path, vocab_size: int) -> None:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(["<eos>"])
     tokenizer.save(str(directory / "tokenizer.json"))
-    (directory / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<eos>"}))
+    (directory / "tokenizer_config.json").write_text(
+        json.dumps(dict.fromkeys(("eos_token", "bos_token", "unk_token"), "<eos>"))
+    )

@@ -1,0 +1,9 @@
+"""Checkpoint to CTranslate2's format. Arguments: CHECKPOINT OUTPUT PRECISION."""
+
+import sys
+
+import ctranslate2
+
+checkpoint, output, precision = sys.argv[1:4]
+quantization = None if precision == "float32" else precision
+ctranslate2.converters.TransformersConverter(checkpoint).convert(output, quantization=quantization, force=True)
