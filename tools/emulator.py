@@ -209,7 +209,9 @@ def _binary() -> Path:
     machine = {"aarch64": "arm64", "arm64": "arm64"}.get(platform.machine(), "x86_64")
     binary = BINARIES / f"aws-lambda-rie-{machine}"
     if sys.platform != "linux":
-        raise EmulatorError("Lambda's runtime interface emulator is a Linux program; run this on Linux or in a container.")
+        raise EmulatorError(
+            "Lambda's runtime interface emulator is a Linux program; run this on Linux or in a container."
+        )
     if not binary.is_file():
         raise EmulatorError(f"{binary} is missing; `make run` and `make test` install it.")
     return binary
