@@ -1,6 +1,6 @@
 """A function process that can take only so many more bytes once its model is loaded; then allocations fail.
 
-`python -m tests.memory_limited BYTES handler.lambda_handler` in place of `python -m awslambdaric handler.lambda_handler`.
+`python -m tests.memory_limited BYTES handler.lambda_handler` takes the place of `python -m awslambdaric ...`.
 """
 
 import resource

@@ -17,7 +17,6 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 from tools.emulator import ROOT, Emulator, EmulatorError, Reply
@@ -30,12 +29,14 @@ CALLERS: Mapping[str, str] = {
     "http-api": "API Gateway HTTP API",
     "function-url": "Function URL",
     "alb": "load balancer",
-    "alb-multi-value": "load balancer, multi-value headers",
+    "alb-multi-value": "load balancer",
     "schedule": "EventBridge schedule",
 }
 """The sample events in the order they are sent; the first one meets the cold start."""
 WARM_REPEATS = 5
 """How often the first event is sent again, for latencies of the very same request."""
+FAILURES = frozenset({"InternalError", "ServiceUnavailableError"})
+"""Function errors that are not the request's fault."""
 INVOCATION_SECONDS = 300.0
 COMPARISON_SECONDS = 600.0
 
@@ -113,8 +114,8 @@ def demo(screen: Screen) -> None:
     """Send the events and show what happened. Raises DemoError or EmulatorError."""
     events = {name: json.loads((ROOT / "events" / f"{name}.json").read_bytes()) for name in CALLERS}
     cold_event = next(iter(CALLERS))
-    print("Starting the function under awslambdaric and Lambda's runtime interface emulator ...")
-    with Emulator(dict(os.environ)) as emulator:
+    print("Starting the function under Lambda's runtime client and emulator ...")
+    with Emulator({}) as emulator:
         first = _invoke(emulator, cold_event, events[cold_event])
         _show_cold_start(screen, first, emulator.init_seconds)
         screen.heading("Answers")
@@ -138,9 +139,6 @@ def _invoke(emulator: Emulator, name: str, event: Any) -> Reply:
     if reply.status != 200 or int(payload.get("statusCode", 200)) >= 500 or payload.get("errorType") in FAILURES:
         raise DemoError(f"events/{name}.json failed: {_refusal(payload) or payload.get('errorMessage') or payload}")
     return reply
-
-
-FAILURES = frozenset({"InternalError", "ServiceUnavailableError"})
 
 
 def _body(payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,9 +201,9 @@ def _show_answer(screen: Screen, name: str, event: Mapping[str, Any], reply: Rep
 def _show_latency(screen: Screen, name: str, first: float, later: Sequence[float]) -> None:
     usual = statistics.median(later)
     screen.heading(f"First and later invocations of the same request (events/{name}.json)")
-    spread = f"median of {len(later)}, {1000 * min(later):,.1f} to {1000 * max(later):,.1f}"
-    screen.bars([("first, init phase included", 1000 * first, ""), ("later", 1000 * usual, spread)])
-    screen.aside(f"The first took {first / usual:.1f} times as long as a later one.")
+    spread = f"median of {len(later)}: {1000 * min(later):,.1f} to {1000 * max(later):,.1f}"
+    screen.bars([("first", 1000 * first, ""), ("later", 1000 * usual, spread)])
+    screen.aside(f"The first took {first / usual:.1f} times as long: the init phase above is part of it.")
 
 
 def _compare_loads() -> Comparison:
@@ -216,7 +214,8 @@ def _compare_loads() -> Comparison:
     except subprocess.TimeoutExpired:
         raise DemoError(f"Loading the model per request took over {COMPARISON_SECONDS:.0f} s.") from None
     if done.returncode:
-        raise DemoError(f"Loading the model per request failed: {done.stderr.strip().splitlines()[-1:]}")
+        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise DemoError(f"Loading the model per request failed: {reason}")
     return Comparison(**json.loads(done.stdout.splitlines()[-1]))
 
 
