@@ -88,7 +88,7 @@ class Screen:
         """A row for each (label, milliseconds, note), with a bar of that length, the longest filling the rest."""
         labels = max(len(label) for label, _, _ in rows)
         notes = max(len(note) for _, _, note in rows)
-        room = max(10, self.width - labels - notes - 18)
+        room = max(10, self.width - labels - notes - 19)
         longest = max(ms for _, ms, _ in rows) or 1.0
         for label, ms, note in rows:
             bar = self.block * round(room * ms / longest)
