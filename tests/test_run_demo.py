@@ -16,7 +16,7 @@ def run_demo(directory: Path, **env: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "MODEL_DIR": str(directory), "THREADS": "1", "PYTHONIOENCODING": "utf-8", **env},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
 

@@ -99,7 +99,7 @@ class Emulator:
         found = [match for line in self._platform.all() if (match := INIT_REPORT.search(line))]
         return float(found[0][1]) / 1000 if found else None
 
-    def invoke(self, event: Any, timeout: float = 120) -> Reply:
+    def invoke(self, event: Any, timeout: float = 300) -> Reply:
         """Send one event and wait for the answer. Bytes are sent as they are, anything else as JSON."""
         seen = len(self._output.all())
         body = event if isinstance(event, bytes) else json.dumps(event).encode()

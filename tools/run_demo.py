@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from tools.emulator import ROOT, Emulator, EmulatorError, Reply
-from tools.load_per_request import Comparison
 
 CALLERS: Mapping[str, str] = {
     "direct": "direct invoke",
@@ -206,8 +205,8 @@ def _show_latency(screen: Screen, name: str, first: float, later: Sequence[float
     screen.aside(f"The first took {first / usual:.1f} times as long: the init phase above is part of it.")
 
 
-def _compare_loads() -> Comparison:
-    """Load-once against a load per request, measured in a process of its own."""
+def _compare_loads() -> dict[str, float]:
+    """Load-once against a load per request, measured in a process of its own: see `tools/load_per_request.py`."""
     command = [sys.executable, "-m", "tools.load_per_request"]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=COMPARISON_SECONDS)
@@ -216,21 +215,17 @@ def _compare_loads() -> Comparison:
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise DemoError(f"Loading the model per request failed: {reason}")
-    return Comparison(**json.loads(done.stdout.splitlines()[-1]))
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def _show_comparison(screen: Screen, name: str, comparison: Comparison) -> None:
+def _show_comparison(screen: Screen, name: str, measured: Mapping[str, float]) -> None:
+    once, per_request = measured["loaded_once_ms"], measured["loaded_per_request_ms"]
     screen.heading(f"The same request (events/{name}.json) in one warm process, no emulator")
-    note = f"{comparison.load_ms:,.1f} of it load"
-    screen.bars(
-        [
-            ("model loaded once", comparison.loaded_once_ms, ""),
-            ("model loaded per request", comparison.loaded_per_request_ms, note),
-        ]
-    )
+    note = f"{measured['load_ms']:,.1f} of it load"
+    screen.bars([("model loaded once", once, ""), ("model loaded per request", per_request, note)])
     screen.aside(
-        f"A load per request takes {comparison.factor:.1f} times as long (medians of {comparison.rounds}, in turns). "
-        f"The libraries were imported once for both, so this is the least that load-once saves."
+        f"A load per request takes {per_request / once:.1f} times as long (medians of {measured['rounds']:.0f}, in "
+        f"turns). The libraries were imported once for both, so this is the least that load-once saves."
     )
 
 
