@@ -56,9 +56,7 @@ def model() -> LlamaForCausalLM:
 
 def card_figure(name: str) -> str:
     """The value of one row in the model card's table."""
-    row = re.search(
-        rf"^\| {re.escape(name)} \| (.+) \|$", (DEMO / "README.md").read_text("utf-8"), re.MULTILINE
-    )
+    row = re.search(rf"^\| {re.escape(name)} \| (.+) \|$", (DEMO / "README.md").read_text("utf-8"), re.MULTILINE)
     assert row, f"the model card has no row {name!r}"
     return row[1]
 
@@ -78,9 +76,7 @@ def test_directory_stays_small_enough_to_commit() -> None:
     assert directory_bytes(DEMO) <= MAX_BYTES
 
 
-def test_either_end_token_stops_generation(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_either_end_token_stops_generation(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     expected = [token_id(tokenizer, IM_END), token_id(tokenizer, END_OF_TEXT)]
     assert model.generation_config is not None
     assert model.generation_config.eos_token_id == expected

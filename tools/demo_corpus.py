@@ -579,9 +579,7 @@ def story(rng: random.Random, ask: Ask) -> str:
     openings = PLACE_OPENINGS if is_place else OBJECT_OPENINGS[ask.relation]
     plot = rng.choice(PLACE_PLOTS if is_place else OBJECT_PLOTS[ask.relation])
     # Completions are usually tried with "Once upon a time", so that opening gets a share of its own.
-    opening = rng.choice(
-        [text for text in openings if text.startswith("Once")] if rng.random() < 0.4 else openings
-    )
+    opening = rng.choice([text for text in openings if text.startswith("Once")] if rng.random() < 0.4 else openings)
     sentences = [
         text.format(weather=rng.choice(WEATHERS), daytime=rng.choice(DAYTIMES), **fields)
         for text in (opening, *(rng.choice(beat) for beat in plot))

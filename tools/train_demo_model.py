@@ -198,9 +198,7 @@ def answers_request(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, request: HeldOutRequest
 ) -> tuple[bool, str]:
     """Whether the greedy answer contains all that was asked for and ends by itself, and that answer."""
-    prompt = cast(
-        str, tokenizer.apply_chat_template(request.messages, add_generation_prompt=True, tokenize=False)
-    )
+    prompt = cast(str, tokenizer.apply_chat_template(request.messages, add_generation_prompt=True, tokenize=False))
     ids = torch.tensor([encode(tokenizer, prompt)])
     # transformers types `generate` for a protocol that its own models do not satisfy under mypy.
     output: torch.Tensor = cast(Any, model).generate(
