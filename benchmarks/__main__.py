@@ -12,6 +12,7 @@ COMMANDS = {
     "warm": ("benchmarks.warm.command", "first token, later tokens and overhead of a loaded environment"),
     "peers": ("benchmarks.peers.command", "the same weights in llama.cpp, CTranslate2 and transformers"),
     "roofline": ("benchmarks.roofline.command", "what memory and arithmetic allow here, and how near engines come"),
+    "remote": ("benchmarks.remote.command", "a deployed function through the Invoke API"),
     "break-even": ("benchmarks.break_even.command", "which way of serving is cheapest at which request rate"),
 }
 

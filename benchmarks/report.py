@@ -11,11 +11,19 @@ from benchmarks.break_even import report as break_even
 from benchmarks.cold_start import report as cold_start
 from benchmarks.errors import InputError
 from benchmarks.peers import report as peers
+from benchmarks.remote import report as remote
 from benchmarks.results import digest, load_result, provenance
 from benchmarks.roofline import report as roofline
 from benchmarks.warm import report as warm
 
-REPORTS = {"break-even": break_even, "cold-start": cold_start, "warm": warm, "roofline": roofline, "peers": peers}
+REPORTS = {
+    "break-even": break_even,
+    "cold-start": cold_start,
+    "warm": warm,
+    "roofline": roofline,
+    "peers": peers,
+    "remote": remote,
+}
 DOCUMENTS = (Path("README.md"), Path("docs/performance.md"))
 _QUOTE = re.compile(r"(<!-- benchmarks:([\w-]+):([\w-]+) -->\n).*?(<!-- benchmarks:end -->)", re.DOTALL)
 

@@ -146,7 +146,8 @@ def warm_up(scene: Scene) -> Result:
 def snapstart(scene: Scene) -> Result:
     """A published version whose environments are restored from a snapshot taken after loading.
 
-    One version cached all month; the restore itself is charged by the GB, its time is not billed.
+    One version cached all month; the restore itself is charged by the GB, its time is not billed
+    [AWS documentation, "Monitoring for Lambda SnapStart"].
     """
     function, prices = scene.function, scene.prices
     outcome, service = _run(scene, scene.service, function.restore_s)

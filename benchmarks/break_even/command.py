@@ -13,6 +13,7 @@ from benchmarks.break_even.choices import fargate_size
 from benchmarks.break_even.closed_forms import compute_saved
 from benchmarks.break_even.expected import later_than, usd_month
 from benchmarks.break_even.function import Function, Traffic
+from benchmarks.break_even.measured import measured_cold, measured_warm
 from benchmarks.break_even.prices import Prices, load_prices
 from benchmarks.break_even.sweep import (
     DAY_S,
@@ -26,7 +27,7 @@ from benchmarks.break_even.sweep import (
 )
 from benchmarks.break_even.timeouts import IdleTimeout, parse_timeout
 from benchmarks.errors import InputError
-from benchmarks.results import Recorder
+from benchmarks.results import Recorder, load_result
 
 WHAT = (
     "Simulated AWS bill and request latency of six ways to serve one function, against the request rate. "
@@ -39,9 +40,12 @@ Z99 = 2.3263478740408408
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The subcommand's parameters."""
     add = parser.add_argument
-    add("--cold-s", type=float, required=True, help="cold start: from nothing to ready, seconds")
-    add("--load-s", type=float, required=True, help="the part of it that loads model and tokenizer, seconds")
-    add("--warm-s", type=float, required=True, help="mean time of a request on a loaded model, seconds")
+    add("--cold-start", type=Path, metavar="FILE", help="take cold start and loading from a results file of cold-start")
+    add("--warm", type=Path, metavar="FILE", help="take the warm request from a results file of warm")
+    add("--variant", help="whose figures to take from those files; default the first one's")
+    add("--cold-s", type=float, help="cold start: from nothing to ready, seconds; by hand")
+    add("--load-s", type=float, help="the part of it that loads model and tokenizer, seconds; by hand")
+    add("--warm-s", type=float, help="mean time of a request on a loaded model, seconds; by hand")
     add(
         "--warm-cv",
         type=float,
@@ -87,11 +91,28 @@ def _warm_p99(function: Function) -> float:
     return function.warm_s * math.exp(Z99 * math.sqrt(sigma2) - sigma2 / 2)
 
 
+def _times(options: argparse.Namespace) -> dict[str, float]:
+    """Cold start, loading and warm request: given by hand, else from the results files."""
+    times: dict[str, float] = {}
+    if options.cold_start:
+        times |= measured_cold(load_result(options.cold_start, "cold-start"), options.variant)
+    if options.warm:
+        times |= measured_warm(load_result(options.warm, "warm"), options.variant)
+    for name in ("cold_s", "load_s", "warm_s", "warm_cv"):
+        if getattr(options, name) is not None:
+            times[name] = getattr(options, name)
+    times.setdefault("warm_cv", 0.5)
+    missing = [name for name in ("cold_s", "load_s", "warm_s") if name not in times]
+    if missing:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
+        raise InputError(f"{flags}: give seconds by hand, or results files with --cold-start and --warm.")
+    return times
+
+
 def _read(options: argparse.Namespace) -> tuple[Sweep, float]:
     """The parameters, checked, and the limit on the 99th percentile."""
-    function = Function(
-        options.memory_mb, options.cold_s, options.load_s, options.restore_s, options.warm_s, options.warm_cv
-    )
+    times = _times(options)
+    function = Function(options.memory_mb, restore_s=options.restore_s, **times)
     fargate_size(function.memory_mb)
     timeout = parse_timeout(options.idle_timeout)
     traffic = Traffic(timeout, options.concurrency, options.burst_factor, options.burst_s)

@@ -1,4 +1,6 @@
 """Checkpoint to CTranslate2's format. Arguments: CHECKPOINT OUTPUT PRECISION."""
+# mypy: ignore-errors
+# Its imports are of another environment, which the type checker does not see.
 
 import sys
 

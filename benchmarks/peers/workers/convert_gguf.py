@@ -1,8 +1,10 @@
 """Checkpoint to GGUF, for Llama and Qwen2 shapes. Arguments: CHECKPOINT OUTPUT PRECISION (float32, int8, int4).
 
 int8 is Q8_0. int4 is Q4_0 with the embedding, which is also the output head, in Q8_0, as llama.cpp's own quantiser
-keeps it finer. Llama's queries and keys are reordered, because llama.cpp rotates neighbouring values and transformers halves.
+keeps it finer. Llama's queries and keys are reordered: llama.cpp rotates neighbouring values, transformers halves.
 """
+# mypy: ignore-errors
+# Its imports are of another environment, which the type checker does not see.
 
 import json
 import struct

@@ -1,4 +1,6 @@
 """CTranslate2. Arguments: CONVERTED_DIRECTORY COMPUTE_TYPE THREADS."""
+# mypy: ignore-errors
+# Its imports are of another environment, which the type checker does not see.
 
 import json
 import sys

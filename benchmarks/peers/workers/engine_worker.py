@@ -1,4 +1,6 @@
 """This project's own engines, through its loader. Arguments: DIRECTORY DTYPE THREADS. Runs from the repository root."""
+# mypy: ignore-errors
+# Its imports are of another environment, which the type checker does not see.
 
 import sys
 from collections.abc import Callable, Iterator

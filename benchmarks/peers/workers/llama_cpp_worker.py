@@ -1,4 +1,6 @@
 """llama.cpp through llama-cpp-python. Arguments: GGUF_FILE PRECISION THREADS [no_extra_buffers]."""
+# mypy: ignore-errors
+# Its imports are of another environment, which the type checker does not see.
 
 import sys
 from collections.abc import Callable, Iterator

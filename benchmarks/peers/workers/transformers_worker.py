@@ -1,4 +1,6 @@
 """transformers as most people use it: from_pretrained and the model's own cache. Arguments: DIRECTORY DTYPE THREADS."""
+# mypy: ignore-errors
+# Its imports are of another environment, which the type checker does not see.
 
 import sys
 from collections.abc import Callable, Iterator
