@@ -39,14 +39,14 @@ class Slots:
         self._running = running
         self._waiting = waiting
         self._watch = watch
-        self._places: set[Place] = set()
+        self.places: set[Place] = set()
         self._latest = math.inf
         self._mean_seconds = 1.0
 
     @property
     def admitted(self) -> int:
         """Requests that wait or run."""
-        return len(self._places)
+        return len(self.places)
 
     def enter(self, deadline: Deadline) -> "Place":
         """A place for a request that must be answered by `deadline`. RateLimitError where there is none."""
@@ -54,14 +54,14 @@ class Slots:
             raise self.refusal()
         deadline.limit(self._latest)
         place = Place(self, deadline)
-        self._places.add(place)
+        self.places.add(place)
         self._watch(self.admitted)
         return place
 
     def left(self, place: "Place", seconds: float | None) -> None:
         """Told by a place that it is free, and for how long its work ran if it did. The second time means nothing."""
-        if place in self._places:
-            self._places.remove(place)
+        if place in self.places:
+            self.places.remove(place)
             self._watch(self.admitted)
             if seconds is not None:
                 self._mean_seconds += RECENT * (seconds - self._mean_seconds)
@@ -69,7 +69,7 @@ class Slots:
     def drain(self, until: float) -> None:
         """No generation, running or to come, may last longer than to this `time.monotonic()` instant."""
         self._latest = until
-        for place in self._places:
+        for place in self.places:
             place.deadline.limit(until)
 
     def refusal(self) -> ApiError:
