@@ -4,7 +4,6 @@ The module's globals are the point of the project: importing this file is the co
 every later invocation in the same execution environment finds it here.
 """
 
-# isort: split
 import process_clock  # noqa: F401  first, because it reads how old the process is
 
 # isort: split
