@@ -10,6 +10,7 @@ from benchmarks.errors import InputError
 COMMANDS = {
     "cold-start": ("benchmarks.cold_start.command", "fresh environments to their first token, phase by phase"),
     "warm": ("benchmarks.warm.command", "first token, later tokens and overhead of a loaded environment"),
+    "load": ("benchmarks.load.command", "the FastAPI server under open-loop load, one worker to four"),
     "peers": ("benchmarks.peers.command", "the same weights in llama.cpp, CTranslate2 and transformers"),
     "roofline": ("benchmarks.roofline.command", "what memory and arithmetic allow here, and how near engines come"),
     "remote": ("benchmarks.remote.command", "a deployed function through the Invoke API"),

@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.break_even import report as break_even
 from benchmarks.cold_start import report as cold_start
 from benchmarks.errors import InputError
+from benchmarks.load import report as load
 from benchmarks.peers import report as peers
 from benchmarks.remote import report as remote
 from benchmarks.results import digest, load_result, provenance
@@ -18,6 +19,7 @@ from benchmarks.warm import report as warm
 
 REPORTS = {
     "break-even": break_even,
+    "load": load,
     "cold-start": cold_start,
     "warm": warm,
     "roofline": roofline,

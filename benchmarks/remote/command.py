@@ -82,8 +82,8 @@ def run(options: argparse.Namespace) -> Path:
         raise InputError(f"--memory-mb {options.memory_mb}: Lambda gives 128 to 10240 MB.")
     prices = load_prices(options.region, options.architecture, options.price)
     event = _event(options.event)
-    import boto3  # type: ignore[import-untyped]
-    from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
 
     client = boto3.client("lambda", region_name=options.region, endpoint_url=options.endpoint_url)
     remote = Remote(client, options.function, event)
