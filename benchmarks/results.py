@@ -90,6 +90,17 @@ def versions() -> dict[str, str]:
     return found
 
 
+def _lines(content: dict[str, Any]) -> str:
+    """JSON with one line for each key and for each element of a list of objects, such as samples."""
+    parts = []
+    for key, value in content.items():
+        text = json.dumps(value)
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            text = "[\n  " + ",\n  ".join(json.dumps(each) for each in value) + "\n ]"
+        parts.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
 @dataclass
 class Recorder:
     """One run's result file, growing."""
@@ -120,8 +131,7 @@ class Recorder:
         """Write everything so far; the file is never half written."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_suffix(".partial")
-        text = json.dumps({**self._head, "complete": complete, **self.data}, indent=1)
-        partial.write_text(text + "\n")
+        partial.write_text(_lines({**self._head, "complete": complete, **self.data}))
         partial.replace(self.path)
 
 

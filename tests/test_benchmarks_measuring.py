@@ -200,4 +200,4 @@ def test_committed_tables_and_plots_are_those_of_the_committed_results(path: Pat
 @pytest.mark.parametrize("document", [path for path in DOCUMENTS if (ROOT / path).exists()], ids=str)
 def test_documents_quote_the_committed_results(document: Path) -> None:
     text = (ROOT / document).read_text()
-    assert quote(text, RESULTS) == text, "run `python -m benchmarks report`"
+    assert quote(text, ROOT / document, RESULTS) == text, "run `python -m benchmarks report`"
