@@ -80,9 +80,8 @@ def _cache_bytes_per_token(config: Any, dtype: torch.dtype) -> int:
     """Keys and values of one token in all layers; 0 for a network that keeps none in this way."""
     heads = getattr(config, "num_attention_heads", 0)
     width = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
-    return (
-        2 * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or heads) * width * dtype.itemsize
-    )
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    return int(2 * config.num_hidden_layers * kv_heads * width * dtype.itemsize)
 
 
 def load(directory: Path, *, dtype: str, device: str, threads: int) -> TransformersEngine:
