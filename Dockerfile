@@ -36,6 +36,7 @@ ARG ENGINE=transformers
 ARG QUANTIZE=int8
 ARG CONTEXT_LENGTH=
 WORKDIR /build
+COPY model_files.py ./
 COPY tools/prepare_model.py tools/
 COPY compiler compiler
 COPY engines engines

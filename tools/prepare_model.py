@@ -12,8 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-SERVED_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt", "vocab.txt")
-"""What a checkpoint is served from. Pickled weights are not: loading one runs its author's code."""
+import model_files
+
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 ENGINES = ("transformers", "compiled")
@@ -45,9 +45,9 @@ def download(repo: str, revision: str, target: Path) -> Path:
 
     try:
         files = HfApi().model_info(repo, revision=revision, files_metadata=True).siblings or []
-        served = [file for file in files if is_served(file.rfilename)]
+        served = [file for file in files if model_files.is_served(file.rfilename)]
         require_space(sum(file.size or 0 for file in served), target)
-        snapshot_download(repo, revision=revision, local_dir=target, allow_patterns=list(SERVED_FILES))
+        snapshot_download(repo, revision=revision, local_dir=target, allow_patterns=list(model_files.SERVED))
     except errors.GatedRepoError as error:
         raise PrepareError(
             f"{repo} asks for its licence to be accepted: download it yourself and put it under models/."
@@ -61,21 +61,13 @@ def download(repo: str, revision: str, target: Path) -> Path:
     return target
 
 
-def is_served(name: str) -> bool:
-    """Whether a checkpoint's file is one that a server reads; files in subfolders never are."""
-    return "/" not in name and any(Path(name).match(pattern) for pattern in SERVED_FILES)
-
-
 def require_whole(checkpoint: Path) -> list[Path]:
     """The files to serve. Raises PrepareError unless there is a config, a tokenizer and safetensors weights."""
-    files = sorted(file for file in checkpoint.iterdir() if file.is_file() and is_served(file.name))
-    names = {file.name for file in files}
-    for needed in ("config.json", "tokenizer.json"):
-        if needed not in names:
-            raise PrepareError(f"{checkpoint} has no {needed}: it is not a complete checkpoint.")
-    if not any(name.endswith(".safetensors") for name in names):
+    files = sorted(file for file in checkpoint.iterdir() if file.is_file() and model_files.is_served(file.name))
+    lacking = model_files.missing_from({file.name for file in files})
+    if lacking is not None:
         raise PrepareError(
-            f"{checkpoint} has no *.safetensors file; convert its weights (`save_pretrained` writes safetensors)."
+            f"{checkpoint} has no {lacking}: it is no complete checkpoint (`save_pretrained` writes all of it)."
         )
     return files
 
@@ -91,12 +83,12 @@ def prepare(model: str, revision: str, out: Path, compile_options: list[str] | N
     """Fill `out` with `model`; compiled with `compile_options` unless they are None or it is an artifact already."""
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         checkpoint = find_checkpoint(model, revision, Path(scratch))
-        if (checkpoint / "manifest.json").is_file():
+        if (checkpoint / model_files.MANIFEST).is_file():
             files = [file for file in checkpoint.rglob("*") if file.is_file()]
         else:
             files = require_whole(checkpoint)
         require_space(sum(file.stat().st_size for file in files), out)
-        if compile_options is None or (checkpoint / "manifest.json").is_file():
+        if compile_options is None or (checkpoint / model_files.MANIFEST).is_file():
             for file in files:
                 copy = out / file.relative_to(checkpoint)
                 copy.parent.mkdir(parents=True, exist_ok=True)
