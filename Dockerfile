@@ -19,14 +19,20 @@ RUN if command -v dnf >/dev/null; then dnf install -y gcc-c++ && dnf clean all; 
     else apt-get update -q && apt-get install -y -q --no-install-recommends g++ python3-dev python3-pip; fi
 
 # CPU torch only: the index below has builds without CUDA. `build/wheels`, where it exists, replaces every index: how to
-# build without the internet. `*` makes the folder optional; requirements.txt makes the pattern match at least one file.
+# build without the internet. The wildcard makes that folder optional.
+# Byte code is never checked against its source at import (unchecked-hash): one `stat` less per module, and file times that
+# a copy changed cannot make it stale. A module without byte code would be compiled anew at every cold start.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+COPY tools/prune_packages.py /build/tools/
 COPY requirements.txt build/wheels* /build/wheels/
 RUN cd /build/wheels && sources="--extra-index-url ${TORCH_INDEX}" \
     && if ls ./*.whl >/dev/null 2>&1; then sources="--no-index --find-links ."; fi \
     && python3 -m pip install -q --no-cache-dir --no-compile --only-binary :all: --root-user-action ignore \
         --disable-pip-version-check $sources --target /opt/python -r requirements.txt \
-    && PYTHONPATH=/opt/python python3 -c 'import torch, sys; sys.exit(torch.version.cuda and "this is a CUDA build of torch")'
+    && PYTHONPATH=/opt/python python3 -c 'import torch, sys; sys.exit(torch.version.cuda and "this is a CUDA build of torch")' \
+    && python3 /build/tools/prune_packages.py /opt/python \
+    && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/python \
+    && chmod -R a+rX /opt/python
 
 # MODEL: a directory under models/, a hub id (then MODEL_REVISION, a commit, pins it), or `none` when MODEL_DIR will name a
 # bucket or a mounted file system. ENGINE=compiled turns it into machine code here instead of copying it.
@@ -44,16 +50,15 @@ COPY models models
 RUN PYTHONPATH=/build:/opt/python python3 tools/prepare_model.py "${MODEL}" /opt/model --revision "${MODEL_REVISION}" \
     --engine "${ENGINE}" --quantize "${QUANTIZE}" --context-length "${CONTEXT_LENGTH}"
 
-# Byte code is never checked against its source at import (unchecked-hash): one `stat` less per module, and file times that a
-# copy changed cannot make it stale. A module without byte code would be compiled anew at every cold start.
-COPY tools/prune_packages.py tools/
-RUN python3 tools/prune_packages.py /opt/python \
-    && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/python
 COPY aws /var/task/aws
 COPY engines /var/task/engines
 COPY inference /var/task/inference
 COPY *.py /var/task/
-RUN python3 -m compileall -q --invalidation-mode unchecked-hash /var/task && chmod -R a+rX /var/task /opt/python /opt/model
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash /var/task && chmod -R a+rX /var/task /opt/model
+
+# A model that does not load fails here, not at the first cold start.
+RUN cd /var/task && export PYTHONPATH=/var/task:/opt/python PYTHONDONTWRITEBYTECODE=1 MODEL_DIR=/opt/model \
+    && if [ "${MODEL}" != none ]; then python3 -c 'import handler'; fi
 
 # ---- the image ----
 FROM ${BASE}

@@ -1,7 +1,7 @@
 """Does a downloaded file equal its S3 object? Compares it with the checksum that S3 itself keeps for the object.
 
-S3 keeps a checksum of the whole object, or for multipart uploads an ETag over the MD5 of each part. An object with neither
-(a multipart upload encrypted with KMS, before S3 added checksums by default) cannot be verified.
+S3 keeps a checksum of the whole object, or for multipart uploads an ETag over the MD5 of each part. An object with
+neither (a multipart upload encrypted with KMS, before S3 added checksums by default) cannot be verified.
 """
 
 import base64
@@ -34,7 +34,7 @@ def crc32(file: Path) -> str:
 
 def crc32c(file: Path) -> str:
     """CRC-32C by AWS's common runtime, which has it in machine instructions."""
-    from awscrt import checksums
+    from awscrt import checksums  # type: ignore[import-untyped]
 
     return crc(checksums.crc32c, 4)(file)
 

@@ -1,14 +1,14 @@
 """A model directory from S3: listed, fetched, verified, and only then in place.
 
-`fetch` is the whole interface. A directory is named after what the listing said (names, sizes, ETags), filled beside its
-final name and renamed when every file equals its object: half a model is never loaded, a whole one never fetched twice.
+`fetch` is the whole interface. A directory is named after what the listing said (names, sizes, ETags), filled beside
+its final name and renamed when every file equals its object: half a model is never loaded, a whole one never fetched
+twice.
 """
 
 import errno
 import fcntl
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
@@ -24,11 +24,10 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from aws import s3_checksums
+from aws.observability import logger
 from aws.s3_transfer import WORKERS, GaveUpError, Progress, RemoteFile, download
 from engines.base import LoadError
 from model_files import MANIFEST, SHARD_INDEX, is_served, missing_from
-
-logger = logging.getLogger(__name__)
 
 READ_TIMEOUT = 10.0
 """Seconds without a byte after which a read counts as broken and is taken up again."""
@@ -63,7 +62,7 @@ def fetch(uri: str, destination: Path) -> Path:
         raise LoadError(_explain(error, uri, bucket, destination)) from error
     finally:
         client.close()
-    logger.info("model ready from %s in %.1f s", uri, time.monotonic() - started)
+    logger.info("model fetched", uri=uri, seconds=round(time.monotonic() - started, 2))
     return model
 
 
@@ -139,7 +138,7 @@ def _fill(client: Any, bucket: str, files: Sequence[RemoteFile], target: Path, n
             shutil.rmtree(other) if other.is_dir() else other.unlink()
     total = sum(file.size for file in files)
     _require_space(total, partial, uri)
-    progress = Progress(total, lambda done, of: logger.info("model download: %.0f of %.0f MB", done / 1e6, of / 1e6))
+    progress = Progress(total, _log_progress)
     download(client, bucket, files, partial / name, journal, progress.add)
     try:
         _verify(client, bucket, files, partial / name)
@@ -149,6 +148,10 @@ def _fill(client: Any, bucket: str, files: Sequence[RemoteFile], target: Path, n
         raise
     partial.rename(target)
     journal.unlink()
+
+
+def _log_progress(done: int, total: int) -> None:
+    logger.info("model download", megabytes=done // 1_000_000, of=total // 1_000_000)
 
 
 def _require_space(total: int, partial: Path, uri: str) -> None:
@@ -172,9 +175,7 @@ def _verify(client: Any, bucket: str, files: Sequence[RemoteFile], folder: Path)
         if file.name in sums:
             equal: bool | None = s3_checksums.sha256(path).hex() == sums[file.name]
         else:
-            head = client.head_object(
-                Bucket=bucket, Key=file.key, IfMatch=file.etag, ChecksumMode="ENABLED"
-            )
+            head = client.head_object(Bucket=bucket, Key=file.key, IfMatch=file.etag, ChecksumMode="ENABLED")
             equal = s3_checksums.equals_object(
                 path,
                 head,

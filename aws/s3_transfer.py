@@ -1,7 +1,8 @@
 """Objects from a bucket into files: parallel ranged reads, resumed where they broke off, in bounded memory.
 
-Each part goes straight to its place in its file. A journal notes finished parts, so that a process started after one that
-was killed half way (Lambda's init phase ends after ten seconds) reads only what is missing. Knows nothing of models.
+Each part goes straight to its place in its file. A journal notes finished parts, so that a process started after one
+that was killed half way (Lambda's init phase ends after ten seconds) reads only what is missing. Knows nothing of
+models.
 """
 
 import os
@@ -44,7 +45,7 @@ class GaveUpError(Exception):
 def download(
     client: Any, bucket: str, files: Sequence[RemoteFile], folder: Path, journal: Path, report: Callable[[int], None]
 ) -> None:
-    """Fill `folder` with `files`. Parts noted in `journal` are not read again; `report` gets the bytes of each new piece.
+    """Fill `folder` with `files`; `report` gets the bytes of each piece. Parts noted in `journal` are not read again.
 
     Raises GaveUpError, ClientError for an answer no retry can change (an object changed: 412), and OSError.
     """

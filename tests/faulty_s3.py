@@ -55,13 +55,12 @@ class _Handler(BaseHTTPRequestHandler):
         connection.request(self.command, self.path, headers=dict(self.headers))
         answer = connection.getresponse()
         body = answer.read()
-        headers = [
-            pair for pair in answer.getheaders() if pair[0].lower() not in ("connection", "transfer-encoding")
-        ]
+        headers = [pair for pair in answer.getheaders() if pair[0].lower() not in ("connection", "transfer-encoding")]
         connection.close()
         fault(self, answer.status, headers, body)
 
-    do_HEAD = do_GET
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
     def start(self, status: int, headers: list[tuple[str, str]]) -> None:
         self.send_response_only(status)

@@ -1,7 +1,7 @@
 """Turn the checkpoint an image is to serve into the directory that the image carries.
 
-Build time only: finds the checkpoint (a directory, or a hub id at a pinned commit), checks that it is whole and fits on the
-disk, then copies it or has it compiled. Every failure is one sentence and exit status 1, before any long work.
+Build time only: finds the checkpoint (a directory, or a hub id at a pinned commit), checks that it is whole and fits
+on the disk, then copies it or has it compiled. Every failure is one sentence and exit status 1, before any long work.
 """
 
 import argparse
@@ -96,7 +96,9 @@ def prepare(model: str, revision: str, out: Path, compile_options: list[str] | N
         else:
             command = [sys.executable, "-m", "compiler", str(checkpoint), str(out), *compile_options]
             if subprocess.run(command, check=False).returncode != 0:
-                raise PrepareError(f"{model} could not be compiled; the lines above say why. ENGINE=transformers serves it.")
+                raise PrepareError(
+                    f"{model} could not be compiled; the lines above say why. ENGINE=transformers serves it."
+                )
 
 
 def main() -> None:

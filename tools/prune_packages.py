@@ -18,8 +18,6 @@ NOT_AT_RUN_TIME = (
     "torch/bin/test*",
     "torch/test",
     "torch/testing/_internal",  # helpers of torch's own tests
-    "torchgen",  # code generator for torch's own build
-    "functorch",  # alias package of torch.func
     "setuptools",  # torch names it for building C++ extensions
     "setuptools-*.dist-info",
     "_distutils_hack",
