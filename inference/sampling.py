@@ -96,13 +96,13 @@ def sample(logits: Logits, params: SamplingParams, random: Random) -> int:
     """One token id from adjusted logits `[V]`. Draws once from `random` unless greedy."""
     if params.temperature == 0.0:
         return int(logits.argmax())
-    tokens, probabilities = _candidates(logits, params)
+    tokens, probabilities = candidates(logits, params)
     cumulative = np.cumsum(probabilities)
     drawn = int(np.searchsorted(cumulative, random.random() * cumulative[-1], side="right"))
     return int(tokens[min(drawn, len(tokens) - 1)])
 
 
-def _candidates(logits: Logits, params: SamplingParams) -> tuple[TokenIds, Probabilities]:
+def candidates(logits: Logits, params: SamplingParams) -> tuple[TokenIds, Probabilities]:
     """The tokens that may be drawn, `[C]`, likeliest first where an order is needed, and their weights, `[C]`."""
     weights = np.exp((logits.astype(np.float64) - float(logits.max())) / params.temperature)
     tokens: TokenIds = np.arange(len(logits), dtype=np.int64)

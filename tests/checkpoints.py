@@ -51,7 +51,7 @@ def make_checkpoint(directory: Path, architecture: str = "llama", dtype: torch.d
     config = CONFIGS[architecture]
     config.eos_token_id, config.bos_token_id, config.pad_token_id = 0, 0, 0
     config.initializer_range = 0.2  # large enough that greedy text varies instead of repeating one token
-    model = AutoModelForCausalLM.from_config(config).to(dtype)
+    model = AutoModelForCausalLM.from_config(config).to(dtype)  # type: ignore[no-untyped-call]
     model.save_pretrained(directory)
     write_tokenizer(directory)
     return directory
