@@ -4,6 +4,8 @@ The module's globals are the point of the project: importing this file is the co
 every later invocation in the same execution environment finds it here.
 """
 
+import process_clock  # noqa: F401  first, because it reads how old the process is
+
 # isort: split
 import json
 import os
@@ -55,7 +57,7 @@ def lambda_handler(event: Any, context: Any) -> Mapping[str, Any]:
     except Exception:
         logger.exception("unexpected error")
         failure = InternalError(f"Something went wrong here; the log has it under request {context.aws_request_id}.")
-    record_error(type(failure).__name__, failure.status, failure.message)
+    record_error(failure)
     if isinstance(request, HttpEvent):
         return shape_response(error_response(failure), request.source)
     raise failure.with_traceback(None)

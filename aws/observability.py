@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from aws_lambda_powertools import Logger, Metrics, single_metric
 from aws_lambda_powertools.metrics import MetricUnit
 
+from inference.errors import ApiError
 from inference.model import Model
 from inference.response_types import Timings, Usage
 
@@ -51,9 +52,11 @@ def record_generation(usage: Usage, timings: Timings) -> None:
     metrics.flush_metrics()
 
 
-def record_error(kind: str, status: int, message: str) -> None:
-    """Once per refused or failed request, by the error's type. The message is the one the caller got."""
-    logger.warning("request refused" if status < 500 else "request failed", error=kind, status=status, reason=message)
+def record_error(error: ApiError) -> None:
+    """Once per refused or failed request, by the error's type. Its message stays out: it may quote the request."""
+    kind = type(error).__name__
+    outcome = "request refused" if error.status < 500 else "request failed"
+    logger.warning(outcome, error=kind, status=error.status, param=error.param, code=error.code)
     with single_metric("errors", MetricUnit.Count, 1, namespace=NAMESPACE) as metric:
         metric.add_dimension("service", SERVICE)
         metric.add_dimension("error_type", kind)
