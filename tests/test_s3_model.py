@@ -5,7 +5,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 import threading
 import tracemalloc
 import urllib.request
@@ -22,6 +21,8 @@ from engines.base import LoadError
 from tests import faulty_s3
 from tests.faulty_s3 import FaultyProxy
 
+pytest_plugins = ["tests.aws_server"]
+
 BUCKET = "models"
 FILES = {
     "config.json": b'{"model_type": "llama"}',
@@ -33,48 +34,20 @@ FILES = {
 SERVED = {"config.json", "tokenizer.json", "model.safetensors"}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """moto's server in a process of its own."""
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "moto.server", "-p", "0", "-H", "127.0.0.1"],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr
-    for line in process.stderr:
-        if " * Running on " in line:
-            url = line.partition(" * Running on ")[2].strip()
-            break
-    drain = threading.Thread(target=process.stderr.read)
-    drain.start()
-    yield url
-    process.terminate()
-    process.wait()
-    drain.join()
-    process.stderr.close()
-
-
 @pytest.fixture
-def proxy(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+def proxy(moto_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
     """The proxy, with the environment set so that every AWS client goes through it."""
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setattr(s3_transfer, "PATIENCE", 0.001)
-    urllib.request.urlopen(urllib.request.Request(f"{server}/moto-api/reset", method="POST")).close()
-    proxy = FaultyProxy(server)
+    proxy = FaultyProxy(moto_server)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
     yield proxy
     proxy.close()
 
 
 @pytest.fixture
-def bucket(proxy: FaultyProxy, server: str) -> Any:
+def bucket(proxy: FaultyProxy, moto_server: str) -> Any:
     """An S3 client straight to the server, with a bucket that holds a checkpoint under `team/demo`."""
-    client = boto3.client("s3", endpoint_url=server)
+    client = boto3.client("s3", endpoint_url=moto_server)
     client.create_bucket(Bucket=BUCKET)
     for name, content in FILES.items():
         client.put_object(Bucket=BUCKET, Key=f"team/demo/{name}", Body=content)
@@ -259,10 +232,10 @@ def test_an_unknown_bucket_is_named(bucket: Any, tmp_path: Path) -> None:
 
 
 def test_denied_access_names_the_permissions(
-    bucket: Any, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: Any, moto_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server checks IAM policies here; the user has none."""
-    iam = boto3.client("iam", endpoint_url=server)
+    iam = boto3.client("iam", endpoint_url=moto_server)
     iam.create_user(UserName="nobody")
     key = iam.create_access_key(UserName="nobody")["AccessKey"]
     iam.close()
@@ -271,7 +244,7 @@ def test_denied_access_names_the_permissions(
 
     def allow_unchecked(requests: int) -> None:
         count = urllib.request.Request(
-            f"{server}/moto-api/reset-auth", str(requests).encode(), {"Content-Type": "text/plain"}, method="POST"
+            f"{moto_server}/moto-api/reset-auth", str(requests).encode(), {"Content-Type": "text/plain"}, method="POST"
         )
         urllib.request.urlopen(count).close()
 

@@ -4,7 +4,7 @@
     python -m tools.invoke CausalLM --endpoint-url http://127.0.0.1:3001 --chat "Tell me a story." --max-tokens 200
     python -m tools.invoke CausalLM --endpoint-url http://127.0.0.1:3001 --event events/direct.json
 
-Exit status: 0 for an answer (or an accepted event), 1 when the function reported an error, 2 when it could not be invoked.
+Exit status: 0 for an answer (or an accepted event), 1 for an error of the function, 2 when it could not be invoked.
 """
 
 import argparse

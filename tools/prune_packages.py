@@ -26,8 +26,8 @@ NOT_AT_RUN_TIME = (
     "**/tests",
     "**/__pycache__",
 )
-AWS_SERVICES = frozenset({"s3", "sts", "sso", "sso-oidc", "secretsmanager", "sqs"})
-"""Services whose botocore models stay: the model's bucket, the key's secret, the batch queue, credentials."""
+AWS_SERVICES = frozenset({"s3", "sts", "secretsmanager", "ssm", "sqs"})
+"""Services whose botocore models stay: for the model, the keys (secret or parameter), batch results, credentials."""
 
 
 def reachable_by_nothing(packages: Path) -> Iterator[Path]:
