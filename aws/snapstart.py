@@ -1,7 +1,8 @@
 """What a process must do over when it wakes from a SnapStart snapshot that other processes wake from, too.
 
 Lambda runs the init phase once per published version, takes a snapshot, and restores it into every new environment.
-So random state from before the snapshot is the same everywhere, and the first caller after a restore meets a cold start.
+So random state from before the snapshot is the same everywhere, and the first caller after a restore comes to a cold
+start.
 """
 
 import gc
