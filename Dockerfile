@@ -20,19 +20,11 @@ RUN if command -v dnf >/dev/null; then dnf install -y gcc-c++ && dnf clean all; 
 
 # CPU torch only: the index below has builds without CUDA. `build/wheels`, where it exists, replaces every index: how to
 # build without the internet. The wildcard makes that folder optional.
-# Byte code is never checked against its source at import (unchecked-hash): one `stat` less per module, and file times that
-# a copy changed cannot make it stale. A module without byte code would be compiled anew at every cold start.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-COPY tools/prune_packages.py /build/tools/
+COPY tools/install_packages.sh tools/prune_packages.py /build/tools/
 COPY requirements.txt build/wheels* /build/wheels/
-RUN cd /build/wheels && sources="--extra-index-url ${TORCH_INDEX}" \
-    && if ls ./*.whl >/dev/null 2>&1; then sources="--no-index --find-links ."; fi \
-    && python3 -m pip install -q --no-cache-dir --no-compile --only-binary :all: --root-user-action ignore \
-        --disable-pip-version-check $sources --target /opt/python -r requirements.txt \
-    && PYTHONPATH=/opt/python python3 -c 'import torch, sys; sys.exit(torch.version.cuda and "this is a CUDA build of torch")' \
-    && python3 /build/tools/prune_packages.py /opt/python \
-    && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/python \
-    && chmod -R a+rX /opt/python
+RUN /build/tools/install_packages.sh /build/wheels/requirements.txt /opt/python \
+    && PYTHONPATH=/opt/python python3 -c 'import sys, torch; sys.exit(torch.version.cuda and "this is a CUDA build of torch")'
 
 # MODEL: a directory under models/, a hub id (then MODEL_REVISION, a commit, pins it), or `none` when MODEL_DIR will name a
 # bucket or a mounted file system. ENGINE=compiled turns it into machine code here instead of copying it.
@@ -49,6 +41,12 @@ COPY engines engines
 COPY models models
 RUN PYTHONPATH=/build:/opt/python python3 tools/prepare_model.py "${MODEL}" /opt/model --revision "${MODEL_REVISION}" \
     --engine "${ENGINE}" --quantize "${QUANTIZE}" --context-length "${CONTEXT_LENGTH}"
+
+# The compiled engine runs without the libraries it was compiled with.
+RUN if [ "${ENGINE}" = compiled ]; then \
+        rm -rf /opt/python \
+        && grep -vE '^(torch|transformers|accelerate|safetensors)=' wheels/requirements.txt >requirements-compiled.txt \
+        && tools/install_packages.sh requirements-compiled.txt /opt/python; fi
 
 COPY aws /var/task/aws
 COPY engines /var/task/engines

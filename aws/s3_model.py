@@ -168,12 +168,12 @@ def _require_space(total: int, partial: Path, uri: str) -> None:
 def _verify(client: Any, bucket: str, files: Sequence[RemoteFile], folder: Path) -> None:
     """Raises LoadError unless each file has its checksum: the manifest's where it names one, else its object's."""
     manifest = folder / MANIFEST
-    sums: Mapping[str, str] = json.loads(manifest.read_text())["files"] if manifest.exists() else {}
+    made: Mapping[str, Any] = json.loads(manifest.read_text())["files"] if manifest.exists() else {}
 
     def check(file: RemoteFile) -> None:
         path = folder / file.name
-        if file.name in sums:
-            equal: bool | None = s3_checksums.sha256(path).hex() == sums[file.name]
+        if file.name in made:
+            equal: bool | None = s3_checksums.sha256(path).hex() == made[file.name]["sha256"]
         else:
             head = client.head_object(Bucket=bucket, Key=file.key, IfMatch=file.etag, ChecksumMode="ENABLED")
             equal = s3_checksums.equals_object(

@@ -193,7 +193,9 @@ def test_verifies_an_object_uploaded_in_parts(bucket: Any, proxy: FaultyProxy, t
 
 def test_verifies_an_artifact_by_its_manifest(bucket: Any, tmp_path: Path) -> None:
     files = {"weights.bin": b"w" * 100, "x86-64-v3/model.so": b"code"}
-    sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    sums = {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name, content in files.items()
+    }
     for name, content in {**files, "notes.txt": b"not in the manifest"}.items():
         bucket.put_object(Bucket=BUCKET, Key=f"built/{name}", Body=content)
     manifest = json.dumps({"files": sums}).encode()
