@@ -15,6 +15,7 @@ from typing import Any
 
 from aws.events import DirectEvent, HttpEvent, ScheduledEvent, parse_event, shape_response
 from aws.observability import logger, make_tracer, record_error, record_generation, record_load
+from aws.secrets import make_keys
 from inference.errors import ApiError, InternalError, InvalidRequestError
 from inference.routes import error_response, handle
 from inference.schema import ChatRequest, CompletionRequest, validate
@@ -26,6 +27,7 @@ MAX_RESPONSE_BYTES = 6_000_000
 """A little under the 6 MiB that Lambda takes back; past them the runtime client exits and the next call loads again."""
 
 SETTINGS = Settings.from_env()
+KEYS = make_keys(SETTINGS)
 MODEL = get_model(SETTINGS)
 SERVICE = Service(MODEL, max_tokens=SETTINGS.max_tokens, report=record_generation)
 SUBSEGMENT = make_tracer(SETTINGS.tracing)
@@ -50,13 +52,15 @@ def lambda_handler(event: Any, context: Any) -> Mapping[str, Any]:
         if len(json.dumps(result)) > MAX_RESPONSE_BYTES:
             raise InvalidRequestError("The answer is over Lambda's 6 MB; ask for fewer tokens, choices or logprobs.")
         if SETTINGS.log_prompts:
-            logger.info("prompt and completion", request=event, response=result)
+            # Of an HTTP event the body only: its headers hold the caller's key.
+            sent = request.request.body.decode(errors="replace") if isinstance(request, HttpEvent) else event
+            logger.info("prompt and completion", request=sent, response=result)
         return result
     except ApiError as error:
         failure = error
     except Exception:
         logger.exception("unexpected error")
-        failure = InternalError(f"Something went wrong here; the log has it under request {context.aws_request_id}.")
+        failure = InternalError.logged_under(context.aws_request_id)
     record_error(failure)
     if isinstance(request, HttpEvent):
         return shape_response(error_response(failure), request.source)
@@ -78,7 +82,7 @@ def _http(event: HttpEvent, context: Any, first: bool) -> Mapping[str, Any]:
         # The gateway's clock also ran while this environment started for its request.
         waited = MODEL.load_ms["total_ms"] / 1000 if first and _started_on_demand() else 0.0
         deadline = min(deadline, time.monotonic() + SETTINGS.gateway_timeout - waited)
-    response = handle(event.request, SERVICE, max_body_bytes=SETTINGS.max_body_bytes, deadline=deadline)
+    response = handle(event.request, SERVICE, max_body_bytes=SETTINGS.max_body_bytes, deadline=deadline, keys=KEYS)
     return shape_response(response, event.source)
 
 
