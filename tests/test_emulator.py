@@ -177,7 +177,7 @@ def test_a_bad_direct_request_is_a_function_error_and_the_next_one_works(functio
     assert function.emulator.invoke({"prompt": "the fox"}).payload["object"] == "text_completion"
 
 
-@pytest.mark.parametrize("event", [{}, {"Records": [{"eventSource": "aws:sqs"}]}, [], "hello", 5, None])
+@pytest.mark.parametrize("event", [{}, {"Records": [{"eventSource": "aws:s3"}]}, [], "hello", 5, None])
 def test_an_unknown_event_is_told_what_was_expected(function: Function, event: Any) -> None:
     payload = function.emulator.invoke(event).payload
     assert payload["errorType"] == "InvalidRequestError"
