@@ -1,0 +1,47 @@
+# The commands of the project. `make` alone lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CPU_WHEELS := https://download.pytorch.org/whl/cpu
+TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.txt)
+RIE := $(VENV)/aws-sam-cli
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-slow check format clean
+
+help:  ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+run: $(VENV)/ready  ## start the function under Lambda's runtime client and emulator, send it events/, show what happened
+	@$(BIN)/python -m tools.run_demo
+
+test: $(VENV)/ready  ## the tests that need nothing but Python
+	$(BIN)/python -m pytest -m "not slow and not container"
+
+test-slow: $(VENV)/ready  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/ready  ## formatter, linter, type checker
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/ready  ## let the formatter and the linter fix what they can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove everything that was installed or built
+	rm -rf $(VENV) build .aws-sam
+
+# torch: the CPU build where PyTorch's index can be reached, else whatever pip is set up to find. The emulator is a
+# binary inside aws-sam-cli; that package's own dependencies, pinned against ours, stay out.
+$(VENV)/ready: requirements.txt requirements-dev.txt
+	@echo "Setting up $(VENV) (once; a minute or two) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=...")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --retries 1 --index-url $(CPU_WHEELS) $(TORCH) 2>/dev/null || $(BIN)/pip install --quiet $(TORCH)
+	@$(BIN)/pip install --quiet -r requirements-dev.txt
+	@$(BIN)/pip install --quiet --no-deps --upgrade --target $(RIE) aws-sam-cli==1.170.0
+	@touch $@
+
+-include $(wildcard make/*.mk)

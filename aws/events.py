@@ -1,0 +1,104 @@
+"""The events a function can get, and the shape each caller wants back. Knows AWS's JSON; nothing of models.
+
+API Gateway REST (payload 1.0), HTTP API and Function URL (payload 2.0) and ALB carry an HTTP request; a direct
+invocation carries the request's body itself; EventBridge's schedule keeps the environment warm.
+"""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from inference.errors import InvalidRequestError
+from inference.routes import HttpRequest, HttpResponse
+
+Source = Literal["rest-api", "http-api", "function-url", "alb", "alb-multi"]
+
+
+@dataclass(frozen=True, slots=True)
+class HttpEvent:
+    """An event that carries an HTTP request."""
+
+    source: Source
+    request: HttpRequest
+
+
+@dataclass(frozen=True, slots=True)
+class DirectEvent:
+    """An event that is the body of a completion or chat completion."""
+
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledEvent:
+    """A ping that keeps the environment alive."""
+
+
+Event = HttpEvent | DirectEvent | ScheduledEvent
+
+
+def parse_event(event: Any) -> Event:
+    """Recognise an event by its shape. InvalidRequestError names what was expected when it is none of them."""
+    if isinstance(event, dict):
+        context = event.get("requestContext")
+        if isinstance(context, dict):
+            if event.get("version") == "2.0" and isinstance(context.get("http"), dict):
+                return _http_v2(event, context)
+            if "httpMethod" in event:
+                return _http_v1(event, context)
+        if event.get("source") in ("aws.events", "aws.scheduler"):
+            return ScheduledEvent()
+        if "prompt" in event or "messages" in event:
+            return DirectEvent(event)
+    raise InvalidRequestError(
+        "This event is none that the function knows: send an object with 'prompt' or 'messages', or an HTTP request "
+        "through API Gateway, a Function URL or a load balancer."
+    )
+
+
+def shape_response(response: HttpResponse, source: Source) -> dict[str, Any]:
+    """The response in the form that this kind of caller reads."""
+    shaped: dict[str, Any] = {
+        "statusCode": response.status,
+        "body": response.body.decode(),
+        "isBase64Encoded": False,
+    }
+    if source == "alb-multi":
+        shaped["multiValueHeaders"] = {name: [value] for name, value in response.headers.items()}
+    else:
+        shaped["headers"] = dict(response.headers)
+    return shaped
+
+
+def _http_v1(event: dict[str, Any], context: dict[str, Any]) -> HttpEvent:
+    multiple = event.get("multiValueHeaders")
+    single = event.get("headers")
+    headers = {name: values[-1] for name, values in (multiple or {}).items() if values} | (single or {})
+    source: Source = "rest-api"
+    if "elb" in context:
+        source = "alb" if single is not None else "alb-multi"
+    return _http_event(event, source, event["httpMethod"], str(event.get("path") or "/"), headers)
+
+
+def _http_v2(event: dict[str, Any], context: dict[str, Any]) -> HttpEvent:
+    path = str(event.get("rawPath") or "/")
+    stage = f"/{context.get('stage')}/"
+    if path.startswith(stage):  # an HTTP API's named stage is part of rawPath
+        path = path[len(stage) - 1 :]
+    source: Source = "function-url" if ".lambda-url." in str(context.get("domainName")) else "http-api"
+    return _http_event(event, source, context["http"].get("method"), path, event.get("headers") or {})
+
+
+def _http_event(event: dict[str, Any], source: Source, method: Any, path: str, headers: Mapping[str, Any]) -> HttpEvent:
+    body = event.get("body") or ""
+    raw = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else b""
+    if event.get("isBase64Encoded"):
+        try:
+            raw = base64.b64decode(raw, validate=True)
+        except binascii.Error:
+            raw = b"\xff"  # not base64: no JSON either, and refused as such
+    names = {name.lower(): str(value) for name, value in headers.items()}
+    path = path.rstrip("/") or "/"
+    return HttpEvent(source, HttpRequest(str(method).upper(), path, names, raw))

@@ -1,0 +1,68 @@
+"""What this process may really use: vCPUs and memory, by Lambda's word or the control group's, not by what shows.
+
+Reads the environment and the kernel's files; computes nothing with them that only one engine needs.
+"""
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+MB_PER_VCPU = 1769
+"""Lambda gives one vCPU for this many MB of function memory (AWS docs, configuration-memory)."""
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def usable_vcpus(env: Mapping[str, str] = os.environ) -> int:
+    """Threads worth starting: at least 1, at most the cores this process may run on.
+
+    On Lambda the memory size decides, rounded to whole vCPUs; elsewhere the control group's CPU quota.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory = env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "")
+    share = int(memory) / MB_PER_VCPU if memory.isdecimal() else _cpu_quota()
+    return max(1, min(cores, round(share))) if share is not None else cores
+
+
+def available_memory(env: Mapping[str, str] = os.environ) -> int:
+    """Bytes this process can still take: the least that function size, control group and machine allow."""
+    used = _resident_bytes()
+    limits = [_machine_available()]
+    memory = env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "")
+    if memory.isdecimal():
+        limits.append(int(memory) * 2**20 - used)
+    limit = _read_number(CGROUP / "memory.max")
+    if limit is not None:
+        limits.append(limit - used)
+    return math.floor(min(limits))
+
+
+def _cpu_quota() -> float | None:
+    """CPUs the control group (version 2) grants, None without a limit."""
+    try:
+        quota, period = (CGROUP / "cpu.max").read_text().split()
+        return int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def _machine_available() -> float:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return math.inf
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), math.inf)
+
+
+def _resident_bytes() -> int:
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def _read_number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None

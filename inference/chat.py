@@ -1,0 +1,95 @@
+"""Messages to a prompt, with the checkpoint's own Jinja chat template in a sandbox.
+
+The environment is the one transformers gives templates (immutable sandbox, loop controls, `raise_exception`,
+`strftime_now`, `tojson`), so a template renders here as `AutoTokenizer.apply_chat_template` renders it; a test
+compares them. Jinja is imported when the first chat arrives: a completion does not need it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from inference.errors import InvalidRequestError
+from inference.tokenizer import read_json
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+
+class ChatTemplate:
+    """A checkpoint's chat template. Immutable, safe to share between threads."""
+
+    def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
+        self._source = source
+        self._special_tokens = dict(special_tokens)
+
+    @cached_property
+    def _template(self) -> "Template":
+        from jinja2.ext import loopcontrols
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _generation_tag()]
+        )
+        environment.filters["tojson"] = _tojson
+        environment.globals["raise_exception"] = _raise_exception
+        environment.globals["strftime_now"] = _strftime_now
+        return environment.from_string(self._source)
+
+    def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """The prompt that asks for the assistant's next turn. InvalidRequestError when the template refuses."""
+        from jinja2 import TemplateError
+
+        try:
+            return self._template.render(messages=messages, add_generation_prompt=True, **self._special_tokens)
+        except TemplateError as error:
+            raise InvalidRequestError(
+                f"The model's chat template refuses these messages: {error}", param="messages"
+            ) from None
+
+
+def load_chat_template(directory: Path, special_tokens: Mapping[str, str]) -> ChatTemplate | None:
+    """The template in `chat_template.jinja` or `tokenizer_config.json`; None where the checkpoint has none."""
+    path = directory / "chat_template.jinja"
+    if path.is_file():
+        return ChatTemplate(path.read_text(encoding="utf-8"), special_tokens)
+    config = directory / "tokenizer_config.json"
+    template = read_json(config).get("chat_template") if config.is_file() else None
+    if isinstance(template, list):
+        template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
+    return ChatTemplate(template, special_tokens) if isinstance(template, str) else None
+
+
+def _tojson(value: Any, indent: int | None = None, ensure_ascii: bool = False) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+
+
+def _raise_exception(message: str) -> NoReturn:
+    from jinja2 import TemplateError
+
+    raise TemplateError(message)
+
+
+def _strftime_now(format: str) -> str:
+    from datetime import datetime
+
+    return datetime.now().strftime(format)
+
+
+def _generation_tag() -> type:
+    """Templates mark the assistant's turns with `{% generation %}` for training; here the tag renders its body."""
+    from jinja2 import nodes
+    from jinja2.ext import Extension
+    from jinja2.parser import Parser
+
+    class GenerationTag(Extension):
+        tags = {"generation"}  # noqa: RUF012 (as the base class declares it)
+
+        def parse(self, parser: Parser) -> nodes.Node:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes.Scope(body, lineno=line)
+
+    return GenerationTag

@@ -1,0 +1,102 @@
+"""The few errors a caller can meet, each with its HTTP status and OpenAI error type.
+
+The class name is what a direct invocation sees as the function error's type; `envelope` is what HTTP clients get.
+Messages are for the caller: one sentence, what to do, nothing of the inside.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class ApiError(Exception):
+    """An error meant for the caller. `param` names the request field at fault, `code` the machine-readable reason."""
+
+    status: ClassVar[int]
+    type: ClassVar[str]
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """HTTP headers this error adds to its response."""
+        return {}
+
+    def envelope(self) -> dict[str, Any]:
+        """The OpenAI error object."""
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+
+class InvalidRequestError(ApiError):
+    """The request cannot be served as it is; the same request will fail again."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class AuthenticationError(ApiError):
+    """No key, or a key that is not valid."""
+
+    status = 401
+    type = "invalid_request_error"
+
+
+class NotFoundError(ApiError):
+    """No such route, or no such model."""
+
+    status = 404
+    type = "invalid_request_error"
+
+
+class MethodNotAllowedError(ApiError):
+    """The route exists, for other methods. `allow` lists them."""
+
+    status = 405
+    type = "invalid_request_error"
+
+    def __init__(self, message: str, *, allow: str) -> None:
+        super().__init__(message, code="method_not_allowed")
+        self.allow = allow
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"allow": self.allow}
+
+
+class RequestTooLargeError(ApiError):
+    """The body is over the limit."""
+
+    status = 413
+    type = "invalid_request_error"
+
+
+class RateLimitError(ApiError):
+    """Too many requests are waiting."""
+
+    status = 429
+    type = "rate_limit_error"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"retry-after": "1"}
+
+
+class InternalError(ApiError):
+    """Something this project did not foresee; the log has it under the request id."""
+
+    status = 500
+    type = "server_error"
+
+
+class ServiceUnavailableError(ApiError):
+    """The request could be served at another time: memory ran out, or the process is going away."""
+
+    status = 503
+    type = "server_error"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"retry-after": "1"}

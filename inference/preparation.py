@@ -1,0 +1,221 @@
+"""A validated request to what the token loop needs: prompts rendered and encoded, parameters resolved.
+
+Everything about a request that depends on the model is checked here (its name, context, vocabulary, chat template),
+before anything is generated, so that a stream never begins for a request that cannot be served.
+"""
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from engines.base import TokenIds
+from inference.errors import InvalidRequestError, NotFoundError
+from inference.generation import GenerationParams
+from inference.model import Model
+from inference.sampling import SamplingParams
+from inference.schema import ChatRequest, CompletionRequest, Message
+
+DEFAULT_COMPLETION_TOKENS = 16
+"""OpenAI's default `max_tokens` of a completion."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One choice to generate."""
+
+    prompt: TokenIds
+    echo: str
+    """The prompt's text where it is to be repeated before the completion, else empty."""
+    params: GenerationParams
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request that passed every check."""
+
+    request: CompletionRequest | ChatRequest
+    runs: tuple[Run, ...]
+    """The choices in the order of their index: `n` for the first prompt, then for the next."""
+    prompt_tokens: int
+    received: float
+    """`time.monotonic()` when the request arrived here; what passes until it runs is queueing."""
+
+
+def prepare(request: CompletionRequest | ChatRequest, model: Model, max_tokens: int) -> Job:
+    """Check and encode. Raises InvalidRequestError or NotFoundError with one sentence for the caller.
+
+    `max_tokens` is the most completion tokens that one choice may have.
+    """
+    received = time.monotonic()
+    check_model(request.model, model)
+    _check_combinations(request)
+    if isinstance(request, ChatRequest):
+        prompts, echo = [_chat_prompt(request, model)], False
+    else:
+        prompts, echo = _completion_prompts(request, model), request.echo
+    params = _params(request, model, max_tokens, longest=max(len(ids) for _, ids in prompts))
+    seed = params.sampling.seed
+    runs = [
+        Run(
+            prompt=ids,
+            echo=text if echo else "",
+            params=replace(params, sampling=replace(params.sampling, seed=None if seed is None else seed + choice)),
+        )
+        for text, ids in prompts
+        for choice in range(request.n)
+    ]
+    return Job(request, tuple(runs), sum(len(ids) for _, ids in prompts), received)
+
+
+def check_model(name: str | None, model: Model) -> None:
+    """NotFoundError unless `name` is the served model's; None means whichever is served."""
+    if name is not None and name != model.name:
+        raise NotFoundError(
+            f"The model {name[:100]!r} does not exist here; this server serves {model.name!r}.",
+            param="model",
+            code="model_not_found",
+        )
+
+
+def _check_combinations(request: CompletionRequest | ChatRequest) -> None:
+    """Parameters that are right one by one and wrong together."""
+    if request.stream_options is not None and not request.stream:
+        raise InvalidRequestError("'stream_options' needs 'stream' to be true.", param="stream_options")
+    if "" in ([request.stop] if isinstance(request.stop, str) else request.stop):
+        raise InvalidRequestError("'stop' must not hold an empty string.", param="stop")
+    if isinstance(request, ChatRequest):
+        if request.top_logprobs and not request.logprobs:
+            raise InvalidRequestError("'top_logprobs' needs 'logprobs' to be true.", param="top_logprobs")
+        if None not in (request.max_tokens, request.max_completion_tokens):
+            raise InvalidRequestError(
+                "Give 'max_completion_tokens' or the older 'max_tokens', not both.", param="max_tokens"
+            )
+    elif request.max_tokens == 0 and not request.echo:
+        raise InvalidRequestError("'max_tokens' must be at least 1 unless 'echo' is true.", param="max_tokens")
+
+
+def _completion_prompts(request: CompletionRequest, model: Model) -> list[tuple[str, TokenIds]]:
+    """Text and ids of each prompt."""
+    given: list[Any] = request.prompt if isinstance(request.prompt, list) else [request.prompt]
+    if given and isinstance(given[0], int):
+        given = [given]
+    if not given or not all(given):
+        raise InvalidRequestError("'prompt' is empty; send at least one token of text.", param="prompt")
+    encoded = []
+    for prompt in given:
+        ids = _encode(model, prompt, param="prompt") if isinstance(prompt, str) else _checked_ids(model, prompt)
+        text = prompt if isinstance(prompt, str) else model.tokenizer.decode(prompt)
+        encoded.append((text, ids))
+    return encoded
+
+
+def _chat_prompt(request: ChatRequest, model: Model) -> tuple[str, TokenIds]:
+    if model.chat_template is None:
+        raise InvalidRequestError(
+            f"The model {model.name!r} has no chat template; use /v1/completions with a prompt.",
+            param="messages",
+        )
+    text = model.chat_template.render([_plain(message) for message in request.messages])
+    return text, _encode(model, text, param="messages", add_special_tokens=False)
+
+
+def _plain(message: Message) -> dict[str, Any]:
+    """A message as chat templates know it: plain text, and OpenAI's `developer` by its older name."""
+    content = message.content
+    text = content if isinstance(content, str) else "".join(part.text for part in content)
+    plain = {"role": "system" if message.role == "developer" else message.role, "content": text}
+    return plain | ({} if message.name is None else {"name": message.name})
+
+
+def _encode(model: Model, text: str, *, param: str, add_special_tokens: bool = True) -> TokenIds:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequestError(
+            f"'{param}' holds half of a surrogate pair; send valid Unicode.", param=param
+        ) from None
+    ids = model.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+    if not len(ids):
+        raise InvalidRequestError(f"'{param}' is empty; send at least one token of text.", param=param)
+    return ids
+
+
+def _checked_ids(model: Model, ids: list[int]) -> TokenIds:
+    size = model.engine.vocab_size
+    wrong = next((token for token in ids if not 0 <= token < size), None)
+    if wrong is not None:
+        raise InvalidRequestError(f"'prompt' holds the token id {wrong}; ids go from 0 to {size - 1}.", param="prompt")
+    return np.array(ids, dtype=np.int64)
+
+
+def _params(request: CompletionRequest | ChatRequest, model: Model, cap: int, longest: int) -> GenerationParams:
+    """Generation parameters for prompts of at most `longest` tokens."""
+    max_tokens = _max_tokens(request, model, cap, longest)
+    if request.min_tokens > max_tokens:
+        raise InvalidRequestError(f"'min_tokens' is more than the {max_tokens} tokens allowed.", param="min_tokens")
+    if isinstance(request, ChatRequest):
+        logprobs, prompt_logprobs = request.top_logprobs if request.logprobs else None, False
+    else:
+        logprobs, prompt_logprobs = request.logprobs, request.echo and request.logprobs is not None
+    return GenerationParams(
+        max_tokens=max_tokens,
+        min_tokens=request.min_tokens,
+        stop=(request.stop,) if isinstance(request.stop, str) else tuple(request.stop),
+        eos_ids=frozenset() if request.ignore_eos else model.eos_ids,
+        logprobs=logprobs,
+        prompt_logprobs=prompt_logprobs,
+        sampling=_sampling(request, model),
+    )
+
+
+def _max_tokens(request: CompletionRequest | ChatRequest, model: Model, cap: int, longest: int) -> int:
+    context = model.engine.context_length
+    asked = request.max_tokens
+    if isinstance(request, ChatRequest):
+        asked = request.max_completion_tokens if asked is None else asked
+    room = context - longest
+    if room < (1 if asked is None else min(asked, 1)):
+        raise InvalidRequestError(
+            f"The prompt is {longest} tokens long; this model's context holds {context}, "
+            f"so at most {context - 1} fit with one token of completion.",
+            param="messages" if isinstance(request, ChatRequest) else "prompt",
+            code="context_length_exceeded",
+        )
+    if asked is None:
+        return min(room, cap, context if isinstance(request, ChatRequest) else DEFAULT_COMPLETION_TOKENS)
+    if asked > cap:
+        raise InvalidRequestError(f"'max_tokens' is {asked}; this server allows at most {cap}.", param="max_tokens")
+    if asked > room:
+        raise InvalidRequestError(
+            f"The prompt is {longest} tokens long and 'max_tokens' is {asked}; this model's context holds {context}, "
+            f"so ask for at most {room}.",
+            param="max_tokens",
+            code="context_length_exceeded",
+        )
+    return asked
+
+
+def _sampling(request: CompletionRequest | ChatRequest, model: Model) -> SamplingParams:
+    """The request's word, else the checkpoint's generation config, else leave the distribution alone."""
+    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+    asked = {name: getattr(request, name) for name in names}
+    chosen = dict(model.sampling_defaults) | {name: value for name, value in asked.items() if value is not None}
+    return SamplingParams(
+        **chosen,
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
+        logit_bias=_logit_bias(request.logit_bias, model.engine.vocab_size),
+        seed=request.seed,
+    )
+
+
+def _logit_bias(bias: dict[str, float], vocab_size: int) -> dict[int, float]:
+    for token in bias:
+        if not (token.isascii() and token.isdecimal() and len(token) < 10 and int(token) < vocab_size):
+            raise InvalidRequestError(
+                f"'logit_bias' names {token[:40]!r}; its keys are token ids from 0 to {vocab_size - 1}.",
+                param="logit_bias",
+            )
+    return {int(token): value for token, value in bias.items()}

@@ -1,0 +1,152 @@
+"""Method, path and bytes in; status, headers and bytes out. The HTTP API itself, without a transport.
+
+Both entry points answer through this module, so that their bodies are the same bytes.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from inference.errors import (
+    ApiError,
+    InvalidRequestError,
+    MethodNotAllowedError,
+    NotFoundError,
+    RequestTooLargeError,
+)
+from inference.model import Model
+from inference.preparation import check_model
+from inference.responses import server_timing
+from inference.schema import ChatRequest, CompletionRequest, parse_json, validate
+from inference.service import Service
+
+REQUEST_KINDS: Mapping[str, type[CompletionRequest] | type[ChatRequest]] = {
+    "/v1/completions": CompletionRequest,
+    "/v1/chat/completions": ChatRequest,
+}
+METHODS: Mapping[str, str] = {
+    **dict.fromkeys(REQUEST_KINDS, "POST"),
+    "/v1/models": "GET",
+    "/health": "GET",
+    "/ready": "GET",
+}
+MODEL_PREFIX = "/v1/models/"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One HTTP request, whatever brought it."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """One whole HTTP response."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+
+def handle(request: HttpRequest, service: Service, *, max_body_bytes: int, deadline: float | None) -> HttpResponse:
+    """Answer one request whole. Raises ApiError, for `error_response`. `deadline` as in `generate`."""
+    check_route(request.method, request.path)
+    if request.path in REQUEST_KINDS:
+        return _generate(request, service, max_body_bytes, deadline)
+    return json_response(_read(request.path, service.model))
+
+
+def check_route(method: str, path: str) -> None:
+    """NotFoundError for an unknown path, MethodNotAllowedError for a known one with another method."""
+    allowed = METHODS.get(path) or ("GET" if path.startswith(MODEL_PREFIX) else None)
+    if allowed is None:
+        routes = ", ".join(f"{method} {route}" for route, method in METHODS.items())
+        raise NotFoundError(f"There is no {path[:100]!r} here; the routes are {routes}.")
+    if method != allowed:
+        raise MethodNotAllowedError(f"{path} takes {allowed}, not {method[:20]}.", allow=allowed)
+
+
+def parse_request(path: str, body: bytes, max_body_bytes: int) -> CompletionRequest | ChatRequest:
+    """The validated request in a body sent to one of REQUEST_KINDS' paths."""
+    if len(body) > max_body_bytes:
+        raise RequestTooLargeError(f"The body is {len(body)} bytes; this server takes at most {max_body_bytes}.")
+    if not body.strip():
+        raise InvalidRequestError("The body is empty; send a JSON object.")
+    return validate(REQUEST_KINDS[path], parse_json(body))
+
+
+def json_response(
+    answer: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
+) -> HttpResponse:
+    """A JSON response; a generated answer also gets its `Server-Timing` header."""
+    timing = {"server-timing": server_timing(answer["timings"])} if "timings" in answer else {}
+    return HttpResponse(status, encode(answer), {"content-type": "application/json", **timing, **(headers or {})})
+
+
+def error_response(error: ApiError) -> HttpResponse:
+    """An error as OpenAI's clients expect it."""
+    return json_response(error.envelope(), error.status, error.headers)
+
+
+def encode(answer: Mapping[str, Any]) -> bytes:
+    """Compact JSON in UTF-8."""
+    return json.dumps(answer, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def server_sent_event(data: Mapping[str, Any] | None) -> bytes:
+    """One event of a stream; None is the end, `[DONE]` in OpenAI's protocol."""
+    return b"data: " + (b"[DONE]" if data is None else encode(data)) + b"\n\n"
+
+
+def _generate(request: HttpRequest, service: Service, max_body_bytes: int, deadline: float | None) -> HttpResponse:
+    parsed = parse_request(request.path, request.body, max_body_bytes)
+    job = service.prepare(parsed)
+    if not parsed.stream:
+        return json_response(service.respond(job, deadline))
+    parts: Iterable[Mapping[str, Any] | None] = service.stream(job, deadline)
+    events = [server_sent_event(part) for part in parts if part is not None]
+    body = b"".join([*events, server_sent_event(None)])
+    return HttpResponse(200, body, {"content-type": "text/event-stream; charset=utf-8"})
+
+
+def _read(path: str, model: Model) -> Mapping[str, Any]:
+    """The answers that need no generation."""
+    if path == "/health":
+        return {"status": "ok"}
+    if path == "/ready":
+        return readiness(model)
+    if path == "/v1/models":
+        return {"object": "list", "data": [model_object(model)]}
+    check_model(path.removeprefix(MODEL_PREFIX), model)
+    return model_object(model)
+
+
+def readiness(model: Model) -> dict[str, Any]:
+    """What is loaded, and how long each phase of the load took."""
+    return {
+        "status": "ready",
+        "model": model.name,
+        "revision": model.revision,
+        "engine": model.engine.name,
+        "dtype": model.engine.dtype,
+        "device": model.engine.device,
+        "context_length": model.engine.context_length,
+        "load": dict(model.load_ms),
+    }
+
+
+def model_object(model: Model) -> dict[str, Any]:
+    """OpenAI's model object, with the context length as other servers add it."""
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "local",
+        "max_model_len": model.engine.context_length,
+    }

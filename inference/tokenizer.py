@@ -1,0 +1,139 @@
+"""Text to token ids and back, and text that grows token by token without ever splitting a character.
+
+Uses the `tokenizers` library on the checkpoint's `tokenizer.json` directly: the same ids as transformers' AutoTokenizer
+(a test compares them) without its imports.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer as RustTokenizer
+
+from engines.base import LoadError, TokenIds
+
+REPLACEMENT = "\ufffd"
+"""What decoding puts where bytes are not (yet) a character."""
+CONTEXT_TOKENS = 6
+"""Prompt tokens decoded before the completion: decoders which strip a text's first space leave the completion's."""
+
+
+class Tokenizer:
+    """One checkpoint's tokenizer. Immutable after load, safe to share between threads."""
+
+    def __init__(self, directory: Path) -> None:
+        path = directory / "tokenizer.json"
+        if not path.is_file():
+            raise LoadError(
+                f"{path} is missing; write it with transformers: "
+                f"AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)."
+            )
+        try:
+            self._tokenizer = RustTokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise LoadError(f"{path} is not a tokenizer ({error}); copy the checkpoint again.") from None
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.special_tokens = _special_tokens(directory)
+        self.largest_id = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> TokenIds:
+        """Token ids `[S]`. A rendered chat template already holds its special tokens: pass False for it."""
+        ids = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        return np.array(ids, dtype=np.int64)
+
+    def decode(self, ids: list[int], *, skip_special_tokens: bool = True) -> str:
+        """Text of `ids`; bytes that are no UTF-8 become U+FFFD."""
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+        return text
+
+    def token_id(self, token: str) -> int | None:
+        """The id of a vocabulary entry, None where there is none."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
+
+    def token_text(self, token: int) -> str:
+        """How one token is shown to people: its own text, special tokens by name."""
+        return self.decode([token], skip_special_tokens=False)
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes one token stands for, also where they are only part of a character."""
+        text = self.token_text(token)
+        if REPLACEMENT not in text:
+            return text.encode()
+        piece: str = self._tokenizer.id_to_token(token) or ""
+        if piece.startswith("<0x") and piece.endswith(">"):
+            return bytes.fromhex(piece[3:-1])
+        return bytes(BYTE_OF_CHARACTER[character] for character in piece if character in BYTE_OF_CHARACTER)
+
+
+def _bytes_of_characters() -> dict[str, int]:
+    """Byte-level BPE's alphabet (GPT-2): printable Latin-1 stands for itself, the other bytes for U+0100 onwards."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
+
+
+BYTE_OF_CHARACTER = _bytes_of_characters()
+
+
+class Detokenizer:
+    """The text of one completion as its tokens arrive; belongs to one request.
+
+    A window of recent tokens is decoded each time, since a token's text can depend on its neighbours. What may still
+    change, a run of U+FFFD at the end (half a character), is held back until a later token completes it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt: TokenIds) -> None:
+        self._tokenizer = tokenizer
+        self._window, text = _context(tokenizer, prompt)
+        self._read = len(self._window)
+        self._emitted = len(text.rstrip(REPLACEMENT))
+
+    def add(self, token: int) -> str:
+        """The text that became final with this token; empty while a character is incomplete."""
+        self._window.append(token)
+        text = self._tokenizer.decode(self._window)
+        stable = text.rstrip(REPLACEMENT)
+        new = stable[self._emitted :]
+        self._emitted = max(self._emitted, len(stable))
+        if new and len(stable) == len(text):
+            # All of it is out: what came out last is the context that the next token needs.
+            self._window = self._window[self._read :]
+            self._read = len(self._window)
+            self._emitted = len(self._tokenizer.decode(self._window))
+        return new
+
+
+def _context(tokenizer: Tokenizer, prompt: TokenIds) -> tuple[list[int], str]:
+    """The prompt's last tokens and their text, enough of them not to begin inside a character."""
+    size = CONTEXT_TOKENS
+    while True:
+        window: list[int] = prompt[-size:].tolist()
+        text = tokenizer.decode(window)
+        if REPLACEMENT not in text or size >= len(prompt):
+            return window, text
+        size *= 2
+
+
+def _special_tokens(directory: Path) -> dict[str, str]:
+    """`bos_token`, `eos_token`, ... by name, as chat templates refer to them."""
+    path = directory / "tokenizer_config.json"
+    if not path.is_file():
+        return {}
+    config: dict[str, Any] = read_json(path)
+    named = {name: value for name, value in config.items() if name.endswith("_token")}
+    contents = {name: value.get("content") if isinstance(value, dict) else value for name, value in named.items()}
+    return {name: value for name, value in contents.items() if isinstance(value, str)}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a checkpoint file; LoadError names the file when it is not one."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise LoadError(f"{path} cannot be read as JSON ({error}); copy the checkpoint again.") from None
+    if not isinstance(value, dict):
+        raise LoadError(f"{path} does not hold a JSON object; copy the checkpoint again.")
+    return value

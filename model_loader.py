@@ -1,0 +1,137 @@
+"""The model and the tokenizer, loaded once per process, each phase timed.
+
+`get_model` fills the module's one global on its first call and gives the same object ever after, to any thread. The
+Lambda handler and the FastAPI application both call it, and nothing else loads a model.
+"""
+
+import process_clock
+
+# isort: split
+import importlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from engines.base import Engine, LoadError
+from engines.machine import usable_vcpus
+from inference.chat import load_chat_template
+from inference.model import Model, generation_defaults
+from inference.tokenizer import Tokenizer, read_json
+from settings import Settings
+
+_model: Model | None = None
+_lock = threading.Lock()
+
+
+def get_model(settings: Settings | None = None) -> Model:
+    """The process's model, loaded by the first caller; everyone else waits for it and gets the same object.
+
+    `settings` count in the first call only; None reads the environment. Raises LoadError, and then holds nothing: the
+    next call tries again.
+    """
+    global _model
+    if _model is None:
+        with _lock:
+            if _model is None:
+                _model = _load_timed_from_process_start(settings or Settings.from_env())
+    return _model
+
+
+def _load_timed_from_process_start(settings: Settings) -> Model:
+    before = {
+        "start_ms": 1000 * process_clock.AGE_AT_IMPORT,
+        "app_imports_ms": _since(process_clock.IMPORTED_AT),
+    }
+    model = load_model(settings)
+    ready = {"total_ms": before["start_ms"] + _since(process_clock.IMPORTED_AT)}
+    return replace(model, load_ms={name: round(ms, 1) for name, ms in {**before, **model.load_ms, **ready}.items()})
+
+
+def load_model(settings: Settings) -> Model:
+    """Load a model, each time it is called: what `get_model` does once. Raises LoadError.
+
+    The tokenizer is read in a thread beside the engine, so these phases overlap.
+    """
+    directory = Path(settings.model_dir)
+    if not directory.is_dir():
+        raise LoadError(f"{directory} is not a directory; set MODEL_DIR to a checkpoint or a compiled artifact.")
+    threads = settings.threads or usable_vcpus()
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # libgomp reads it once, when the engine's libraries start
+
+    phases: dict[str, float] = {}
+    with ThreadPoolExecutor(1) as pool:
+        tokenizer_read = pool.submit(_read_tokenizer, directory, phases)
+        engine = _load_engine(settings, directory, threads, phases)
+        tokenizer = tokenizer_read.result()
+    if tokenizer.largest_id >= engine.vocab_size:
+        raise LoadError(
+            f"{directory / 'tokenizer.json'} has ids up to {tokenizer.largest_id} and the model only "
+            f"{engine.vocab_size} embeddings; use the tokenizer the model was trained with."
+        )
+    with _timed(phases, "warm_up_ms"):
+        _warm_up(directory, engine)
+    eos_ids, sampling_defaults = generation_defaults(directory, tokenizer)
+    return Model(
+        name=settings.model_name or directory.resolve().name,
+        revision=_revision(directory),
+        created=int(directory.stat().st_mtime),
+        engine=engine,
+        tokenizer=tokenizer,
+        chat_template=load_chat_template(directory, tokenizer.special_tokens),
+        eos_ids=eos_ids,
+        sampling_defaults=sampling_defaults,
+        load_ms=phases,
+    )
+
+
+def _load_engine(settings: Settings, directory: Path, threads: int, phases: dict[str, float]) -> Engine:
+    """The engine the directory asks for: compiled where it holds a manifest, else transformers."""
+    compiled = (directory / "manifest.json").is_file()
+    with _timed(phases, "imports_ms"):
+        module = importlib.import_module(f"engines.{'compiled' if compiled else 'transformers'}_engine")
+    with _timed(phases, "weights_ms"):
+        if compiled:
+            engine: Engine = module.load(directory, threads=threads)
+        else:
+            engine = module.load(directory, dtype=settings.dtype, device=settings.device, threads=threads)
+    return engine
+
+
+def _read_tokenizer(directory: Path, phases: dict[str, float]) -> Tokenizer:
+    with _timed(phases, "tokenizer_ms"):
+        return Tokenizer(directory)
+
+
+def _warm_up(directory: Path, engine: Engine) -> None:
+    """One token through the network: what the libraries set up on first use, and proof that the weights are numbers."""
+    logits = engine.forward(np.zeros(1, dtype=np.int64), engine.new_cache(1))
+    if not np.isfinite(logits).all():
+        raise LoadError(f"The weights in {directory} give logits that are not finite; copy the checkpoint again.")
+
+
+def _revision(directory: Path) -> str:
+    """The checkpoint's commit as far as the directory tells: an artifact's manifest, or a hub snapshot's name."""
+    manifest = directory / "manifest.json"
+    if manifest.is_file():
+        return str(read_json(manifest).get("revision", "unknown"))
+    resolved = directory.resolve()
+    return resolved.name if resolved.parent.name == "snapshots" else "unknown"
+
+
+@contextmanager
+def _timed(phases: dict[str, float], name: str) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    phases[name] = _since(started)
+
+
+def _since(started: float) -> float:
+    """Milliseconds from a `time.monotonic()` instant to now."""
+    return 1000 * (time.monotonic() - started)

@@ -1,0 +1,1 @@
+"""What the project promises, one behaviour a test."""

@@ -1,0 +1,35 @@
+"""Fixtures that several test modules share: an environment of their own, and real models."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["POWERTOOLS_METRICS_NAMESPACE"] = "CausalLM"
+
+import model_loader
+from inference.model import Model
+from settings import Settings
+from tests.checkpoints import make_checkpoint
+
+SETTING_NAMES = ("MODEL_DIR", "MODEL_NAME", "DTYPE", "DEVICE", "THREADS", "MAX_TOKENS", "MAX_BODY_BYTES", "TRACING")
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the developer's shell reaches a test."""
+    for name in (*SETTING_NAMES, "GATEWAY_TIMEOUT", "LOG_PROMPTS", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def llama_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random Llama checkpoint."""
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def llama(llama_directory: Path) -> Model:
+    """That checkpoint, loaded as the entry points load one."""
+    return model_loader.load_model(Settings(model_dir=str(llama_directory)))

@@ -1,0 +1,232 @@
+"""Requests to answers through the service: what is refused and in which words, and what comes back."""
+
+import json
+from typing import Any
+
+import pytest
+
+from inference.errors import ApiError, InvalidRequestError, NotFoundError, ServiceUnavailableError
+from inference.model import Model
+from inference.routes import HttpRequest, handle
+from inference.schema import ChatRequest, CompletionRequest, parse_json, validate
+from inference.service import Answer, Service
+from tests.checkpoints import CONTEXT
+
+
+@pytest.fixture(scope="module")
+def service(llama: Model) -> Service:
+    return Service(llama, max_tokens=600)
+
+
+def complete(service: Service, **body: Any) -> Answer:
+    return service.respond(service.prepare(validate(CompletionRequest, {"prompt": "the fox", **body})))
+
+
+def refusal(service: Service, kind: type[CompletionRequest] | type[ChatRequest], body: Any) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        service.prepare(validate(kind, body))
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "param"),
+    [
+        ([], "The body must be a JSON object.", None),
+        ({}, "'prompt' is required.", "prompt"),
+        ({"prompt": ""}, "'prompt' is empty; send at least one token of text.", "prompt"),
+        ({"prompt": []}, "'prompt' is empty; send at least one token of text.", "prompt"),
+        ({"prompt": ["a", ""]}, "'prompt' is empty; send at least one token of text.", "prompt"),
+        (
+            {"prompt": 5},
+            "'prompt' must be a string, a list of strings, a list of token ids or a list of lists of token ids.",
+            "prompt",
+        ),
+        ({"prompt": [5000]}, "'prompt' holds the token id 5000; ids go from 0 to 319.", "prompt"),
+        ({"prompt": "\ud800"}, "'prompt' holds half of a surrogate pair; send valid Unicode.", "prompt"),
+        ({"prompt": "x", "tools": []}, "'tools' is not a parameter this server supports; leave it out.", "tools"),
+        ({"prompt": "x", "topp": 1}, "'topp' is not a parameter this server supports; did you mean 'top_p'?", "topp"),
+        (
+            {"prompt": "x", "temperature": 5},
+            "'temperature': input should be less than or equal to 2, not '5'.",
+            "temperature",
+        ),
+        ({"prompt": "x", "n": "2"}, "'n': input should be a valid integer, not '2'.", "n"),
+        ({"prompt": "x", "stop": ["a"] * 5}, "'stop' must be a string or a list of up to four strings.", "stop"),
+        ({"prompt": "x", "stop": [""]}, "'stop' must not hold an empty string.", "stop"),
+        ({"prompt": "x", "max_tokens": 0}, "'max_tokens' must be at least 1 unless 'echo' is true.", "max_tokens"),
+        ({"prompt": "x", "max_tokens": 601}, "'max_tokens' is 601; this server allows at most 600.", "max_tokens"),
+        (
+            {"prompt": "x", "logit_bias": {"320": 1}},
+            "'logit_bias' names '320'; its keys are token ids from 0 to 319.",
+            "logit_bias",
+        ),
+        ({"prompt": "x", "stream_options": {}}, "'stream_options' needs 'stream' to be true.", "stream_options"),
+        ({"prompt": "x", "min_tokens": 99}, "'min_tokens' is more than the 16 tokens allowed.", "min_tokens"),
+    ],
+)
+def test_a_bad_completion_request_gets_one_sentence(
+    service: Service, body: Any, message: str, param: str | None
+) -> None:
+    error = refusal(service, CompletionRequest, body)
+    assert isinstance(error, InvalidRequestError)
+    assert (error.message, error.param, error.status) == (message, param, 400)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"messages": []}, "'messages': list should have at least 1 item after validation, not 0."),
+        ({"messages": ["hi"]}, "'messages[0]': input should be a valid dictionary or instance of Message, not 'hi'."),
+        (
+            {"messages": [{"role": "tool", "content": "x"}]},
+            "'messages[0].role': input should be 'system', 'developer', 'user' or 'assistant', not 'tool'.",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "'messages[0].content' must be a string or a list of text parts.",
+        ),
+        (
+            {"messages": [{"role": "user", "content": "x"}], "response_format": {"type": "json_object"}},
+            "'response_format.type': input should be 'text', not 'json_object'.",
+        ),
+        (
+            {"messages": [{"role": "user", "content": "x"}], "top_logprobs": 3},
+            "'top_logprobs' needs 'logprobs' to be true.",
+        ),
+        (
+            {"messages": [{"role": "user", "content": "x"}]},
+            "The model 'tiny-llama' has no chat template; use /v1/completions with a prompt.",
+        ),
+    ],
+)
+def test_a_bad_chat_request_gets_one_sentence(service: Service, body: Any, message: str) -> None:
+    assert refusal(service, ChatRequest, body).message == message
+
+
+def test_a_prompt_over_the_context_is_told_its_length_and_what_fits(service: Service) -> None:
+    error = refusal(service, CompletionRequest, {"prompt": [5] * CONTEXT})
+    assert error.message == (
+        "The prompt is 640 tokens long; this model's context holds 640, "
+        "so at most 639 fit with one token of completion."
+    )
+    error = refusal(service, CompletionRequest, {"prompt": [5] * 600, "max_tokens": 41})
+    assert error.message.endswith("this model's context holds 640, so ask for at most 40.")
+    assert error.code == "context_length_exceeded"
+
+
+def test_another_model_s_name_is_not_found(service: Service) -> None:
+    error = refusal(service, CompletionRequest, {"prompt": "x", "model": "gpt-5"})
+    assert isinstance(error, NotFoundError)
+    assert (error.status, error.code) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"{", "The body is not valid JSON: Expecting property name enclosed in double quotes at line 1, column 2."),
+        (b'{"prompt": "\xff"}', "The body is not valid UTF-8 (byte 12); send JSON in UTF-8."),
+        (b'{"temperature": NaN}', "The body is not valid JSON: NaN is not a JSON number."),
+        (b'{"seed": ' + b"9" * 5000 + b"}", "The body holds a number too long to read."),
+        (b"[" * 100_000, "The body is nested too deeply."),
+    ],
+)
+def test_what_is_not_json_is_told_where(body: bytes, message: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        parse_json(body)
+    assert caught.value.message == message
+
+
+def test_null_means_not_given(service: Service) -> None:
+    assert complete(service, seed=None, stop=None, tools=None, logprobs=None)["choices"][0]["text"]
+
+
+def test_usage_counts_every_prompt_once_and_every_choice(service: Service) -> None:
+    answer = complete(service, prompt=[[5, 6, 7], [8]], n=3, max_tokens=4, ignore_eos=True)
+    assert [choice["index"] for choice in answer["choices"]] == list(range(6))
+    assert answer["usage"] == {"prompt_tokens": 4, "completion_tokens": 24, "total_tokens": 28}
+
+
+def test_choices_with_one_seed_differ_and_repeat(service: Service) -> None:
+    first, second = (complete(service, n=3, seed=4, max_tokens=12)["choices"] for _ in range(2))
+    assert first == second
+    assert len({choice["text"] for choice in first}) == 3
+
+
+def test_echo_without_completion_scores_the_prompt(service: Service) -> None:
+    choice = complete(service, prompt="the lazy dog", echo=True, max_tokens=0, logprobs=1)["choices"][0]
+    assert (choice["text"], choice["finish_reason"]) == ("the lazy dog", "length")
+    logprobs = choice["logprobs"]
+    assert "".join(logprobs["tokens"]) == "the lazy dog"
+    assert logprobs["token_logprobs"][0] is None
+    located = zip(logprobs["text_offset"], logprobs["tokens"], strict=True)
+    assert all(choice["text"][offset:].startswith(token) for offset, token in located)
+
+
+@pytest.mark.parametrize("echo", [False, True])
+def test_a_stream_joined_is_the_whole_answer(service: Service, echo: bool) -> None:
+    body = {
+        "prompt": ["the 🦊", "dog"],
+        "n": 2,
+        "seed": 5,
+        "max_tokens": 40,
+        "stop": ["q"],
+        "logprobs": 2,
+        "echo": echo,
+    }
+    whole = service.respond(service.prepare(validate(CompletionRequest, body)))["choices"]
+    job = service.prepare(validate(CompletionRequest, {**body, "stream": True}))
+    parts = [part["choices"][0] for part in service.stream(job) if part]
+    for choice in whole:
+        own = [part for part in parts if part["index"] == choice["index"]]
+        assert "".join(part["text"] for part in own) == choice["text"]
+        assert [part["finish_reason"] for part in own] == [None] * (len(own) - 1) + [choice["finish_reason"]]
+        for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
+            assert [item for part in own for item in part["logprobs"][name]] == choice["logprobs"][name]
+
+
+def test_a_deadline_cut_says_so(service: Service) -> None:
+    job = service.prepare(validate(CompletionRequest, {"prompt": "the fox", "max_tokens": 500, "ignore_eos": True}))
+    choice = service.respond(job, deadline=0.0)["choices"][0]
+    assert (choice["finish_reason"], choice["cut_by_deadline"], choice["text"]) == ("length", True, "")
+
+
+def test_running_out_of_memory_is_a_503_and_the_next_request_works(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(type(service.model.engine), "forward", _no_memory)
+        with pytest.raises(ServiceUnavailableError, match="shorter prompt"):
+            complete(service)
+    assert complete(service)["choices"][0]["text"]
+
+
+def _no_memory(*_: Any, **__: Any) -> None:
+    raise MemoryError
+
+
+def test_only_the_first_answer_is_the_cold_one(llama: Model) -> None:
+    service = Service(llama)
+    first, second = (complete(service)["timings"] for _ in range(2))
+    assert first["cold_start"]
+    assert first["init"] == llama.load_ms
+    assert not second["cold_start"]
+    assert "init" not in second
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/v1/completions", 405), ("POST", "/health", 405), ("POST", "/v1/embeddings", 404), ("GET", "/", 404)],
+)
+def test_unknown_routes_and_methods(service: Service, method: str, path: str, status: int) -> None:
+    with pytest.raises(ApiError) as caught:
+        handle(HttpRequest(method, path, {}, b"{}"), service, max_body_bytes=10, deadline=None)
+    assert caught.value.status == status
+
+
+def test_a_buffered_stream_is_server_sent_events(service: Service) -> None:
+    body = json.dumps({"prompt": "the", "stream": True, "max_tokens": 3, "ignore_eos": True}).encode()
+    request = HttpRequest("POST", "/v1/completions", {}, body)
+    response = handle(request, service, max_body_bytes=1000, deadline=None)
+    *events, done, end = response.body.split(b"\n\n")
+    assert (done, end) == (b"data: [DONE]", b"")
+    assert all(json.loads(event.removeprefix(b"data: "))["object"] == "text_completion" for event in events)

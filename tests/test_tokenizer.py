@@ -1,0 +1,129 @@
+"""The tokenizer and the chat template against transformers' AutoTokenizer, and checkpoints that lack or break them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as RustTokenizer
+from tokenizers import decoders, models
+from transformers import AutoTokenizer
+
+from engines.base import LoadError
+from inference.chat import ChatTemplate, load_chat_template
+from inference.errors import InvalidRequestError
+from inference.model import Model
+from inference.tokenizer import Detokenizer, Tokenizer
+
+DEMO = Path(__file__).parent.parent / "models" / "demo"
+
+
+@pytest.fixture(scope="module")
+def byte_fallback(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """A tokenizer of SentencePiece's kind: words with a leading space mark, other characters as bytes."""
+    directory = tmp_path_factory.mktemp("byte-fallback")
+    vocabulary = {f"<0x{byte:02X}>": byte for byte in range(256)} | {"▁the": 256, "▁fox": 257, "s": 258, "<unk>": 259}
+    tokenizer = RustTokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True, unk_token="<unk>"))
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.save(str(directory / "tokenizer.json"))
+    return Tokenizer(directory)
+
+
+@given(ids=st.lists(st.integers(0, 301), max_size=40))
+@settings(max_examples=300, deadline=None)
+def test_incremental_text_is_the_whole_text_less_a_half_character(llama: Model, ids: list[int]) -> None:
+    detokenizer = Detokenizer(llama.tokenizer, np.empty(0, dtype=np.int64))
+    text = "".join(detokenizer.add(token) for token in ids)
+    assert text == llama.tokenizer.decode(ids).rstrip("\ufffd")
+
+
+@given(text=st.text(st.sampled_from("fox é日🦊👩‍👧\u200d"), max_size=12))
+@settings(max_examples=300, deadline=None)
+def test_byte_fallback_text_arrives_in_whole_characters(byte_fallback: Tokenizer, text: str) -> None:
+    detokenizer = Detokenizer(byte_fallback, np.array([256]))
+    pieces = [detokenizer.add(byte) for byte in text.encode()]
+    assert "".join(pieces) == text
+    assert not any("\ufffd" in piece for piece in pieces)
+
+
+def test_a_completion_keeps_the_space_before_its_first_word(byte_fallback: Tokenizer) -> None:
+    assert Detokenizer(byte_fallback, np.array([256])).add(257) == " fox"
+
+
+@given(text=st.text(max_size=60))
+@settings(max_examples=200, deadline=None)
+def test_a_byte_level_vocabulary_round_trips_any_text(llama: Model, text: str) -> None:
+    assert llama.tokenizer.decode(llama.tokenizer.encode(text).tolist(), skip_special_tokens=False) == text
+
+
+def test_token_bytes_join_to_the_text_s_bytes(llama: Model, byte_fallback: Tokenizer) -> None:
+    text = "the 🦊 é日"
+    ids = llama.tokenizer.encode(text).tolist()
+    assert b"".join(llama.tokenizer.token_bytes(token) for token in ids) == text.encode()
+    assert byte_fallback.token_bytes(0xE2) == b"\xe2"
+
+
+@pytest.mark.parametrize("text", ["Once upon a time", " Zoë met a 🦊.\n", "", "<|im_start|>user\nhi<|im_end|>"])
+def test_ids_equal_those_of_the_library_s_tokenizer(text: str) -> None:
+    oracle = AutoTokenizer.from_pretrained(DEMO)
+    assert Tokenizer(DEMO).encode(text).tolist() == oracle(text)["input_ids"]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "user", "content": "Tell me a story about a fox and a river."}],
+        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi {{ 7 * 7 }} 🦊"}],
+        [{"role": r, "content": c} for r, c in [("user", "a"), ("assistant", "b"), ("user", "c\n\n")]],
+    ],
+)
+def test_chat_prompts_equal_those_of_the_library_s_tokenizer(messages: list[dict[str, str]]) -> None:
+    oracle = AutoTokenizer.from_pretrained(DEMO)
+    template = load_chat_template(DEMO, Tokenizer(DEMO).special_tokens)
+    assert template is not None
+    assert template.render(messages) == oracle.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
+FEATURES = """{%- for m in messages %}{% if loop.index > 3 %}{% break %}{% endif %}
+    {%- if m.role == 'x' %}{{ raise_exception('no x, please') }}{% endif %}
+    {%- generation %}{{ bos_token + m.role }}:{{ m | tojson }}{% endgeneration %}
+{% endfor %}{{ strftime_now('%Y') | length }}{% if add_generation_prompt %}>{% endif %}"""
+
+
+def test_templates_find_what_the_library_gives_them(tmp_path: Path) -> None:
+    messages = [{"role": role, "content": "ü<>&'"} for role in "abcdef"]
+    oracle = AutoTokenizer.from_pretrained(DEMO)
+    oracle.bos_token = "<s>"
+    expected = oracle.apply_chat_template(messages, chat_template=FEATURES, tokenize=False, add_generation_prompt=True)
+    assert ChatTemplate(FEATURES, {"bos_token": "<s>"}).render(messages) == expected
+
+
+def test_a_template_s_own_refusal_reaches_the_caller() -> None:
+    with pytest.raises(InvalidRequestError, match="no x, please"):
+        ChatTemplate(FEATURES, {"bos_token": ""}).render([{"role": "x", "content": ""}])
+
+
+@pytest.mark.parametrize("attack", ["{{ ''.__class__.__mro__ }}", "{% set _ = messages.append(1) %}"])
+def test_templates_run_in_a_sandbox(attack: str) -> None:
+    with pytest.raises(InvalidRequestError, match="refuses"):
+        ChatTemplate(attack, {}).render([{"role": "user", "content": "x"}])
+
+
+def test_templates_are_found_where_older_checkpoints_keep_them(tmp_path: Path) -> None:
+    named = [{"name": "tool_use", "template": "no"}, {"name": "default", "template": "yes"}]
+    for stored, expected in (("plain", "plain"), (named, "yes"), (None, None)):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": stored}))
+        template = load_chat_template(tmp_path, {})
+        assert (template.render([]) if template else None) == expected
+
+
+def test_a_missing_or_broken_tokenizer_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match=r"tokenizer\.json is missing; write it with"):
+        Tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text('{"version": "1.0"')
+    with pytest.raises(LoadError, match=r"tokenizer\.json is not a tokenizer"):
+        Tokenizer(tmp_path)
