@@ -28,8 +28,13 @@ _FLAGS = [
     "-std=c++20", "-O3", "-DNDEBUG", "-fPIC", "-fopenmp", "-fvisibility=hidden", "-fno-gnu-unique", "-w",
     "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
 ]  # fmt: skip
-# Lets sums in generated code be vectorised. The kernels must not have it: they round by adding and subtracting.
-_REASSOCIATE = ["-fno-signed-zeros", "-fassociative-math"]
+# For generated code only. Sums may be reassociated, so that they vectorise (the kernels must not have that: they round
+# by adding and subtracting), and partial redundancy elimination keeps off, which otherwise spoils the loops of norms.
+_GENERATED = ["-fno-signed-zeros", "-fassociative-math", "-fno-tree-pre"]
+
+
+# Inductor never passes one buffer to a kernel twice; told so, the C++ compiler hoists and vectorises more.
+_RESTRICT = re.compile(r"\b(float|int64_t|bool|int32_t|uint8_t)\* ((?:in|out|in_out)_ptr\d+)(?=[,)])")
 
 
 @dataclass(frozen=True)
@@ -51,14 +56,16 @@ def generate(program: torch.export.ExportedProgram, directory: Path) -> Source:
         "cpp.simdlen": 1,
         "cpp.dynamic_threads": True,
         "cpp.min_chunk_size": 4096,
-        "cpp_wrapper": True,
+        # Compute what several kernels read (rotary embeddings) once instead of in each of them.
+        "realize_reads_threshold": 0,
     }
     with torch.no_grad():
         files = torch._inductor.aot_compile(
             program.module(check_guards=False), *program.example_inputs, options=options
         )
     (wrapper,) = (Path(f) for f in files if str(f).endswith(".wrapper.cpp"))
-    text = wrapper.read_text()
+    text = _RESTRICT.sub(r"\1* __restrict__ \2", wrapper.read_text())
+    wrapper.write_text(text)
     names = dict(re.findall(r'constants_info_\[(\d+)\]\.name = "([^"]*)"', text))
     originals = dict(re.findall(r'constants_info_\[(\d+)\]\.original_fqn = "([^"]*)"', text))
     return Source(wrapper, {name: originals[index] for index, name in names.items()})
@@ -67,7 +74,9 @@ def generate(program: torch.export.ExportedProgram, directory: Path) -> Source:
 def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        missing = sorted(set(re.findall(r"undefined (?:symbol|reference)[^\n]*?aoti_torch_(?:cpu_)?(\w+)", done.stderr)))
+        missing = sorted(
+            set(re.findall(r"undefined (?:symbol|reference)[^\n]*?aoti_torch_(?:cpu_)?(\w+)", done.stderr))
+        )
         if missing:
             raise UnsupportedModelError(f"the graph needs operators without a kernel here ({', '.join(missing)})")
         raise RuntimeError(f"{command[0]} failed:\n{done.stderr[-4000:]}")
@@ -90,9 +99,8 @@ def build_runtime(level: str, directory: Path) -> None:
 def build_graph(source: Source, level: str, directory: Path, name: str) -> None:
     """Compile one generated source into `directory`/`name`.so, against the engine.so already there."""
     _run([
-        "g++", *_FLAGS, *_REASSOCIATE, *LEVEL_FLAGS[level], *_includes(), "-include", str(NATIVE / "vecmath.h"),
+        "g++", *_FLAGS, *_GENERATED, *LEVEL_FLAGS[level], *_includes(), "-include", str(NATIVE / "vecmath.h"),
         "-DTORCH_INDUCTOR_CPP_WRAPPER", "-DSTANDALONE_TORCH_HEADER", "-DC10_USING_CUSTOM_GENERATED_MACROS",
         "-shared", str(source.path), "-o", str(directory / f"{name}.so"), str(directory / "engine.so"),
         "-Wl,-rpath,$ORIGIN", "-Wl,-z,defs", "-Wl,-z,noexecstack",
     ])  # fmt: skip
-

@@ -90,9 +90,7 @@ class _Traced(nn.Module):
 
     def forward(self, ids: Tensor, positions: Tensor, state: Tensor, keep: Tensor) -> Tensor:
         self.attention.begin(state)
-        logits: Tensor = self.model(
-            input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=keep
-        ).logits
+        logits: Tensor = self.model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=keep).logits
         return logits
 
 
@@ -146,9 +144,7 @@ def export(model: PreTrainedModel) -> Exported:
     with torch.no_grad(), _attention_routed(model, attention):
         try:
             decode = torch.export.export(traced, example_inputs(1, 1), strict=False)
-            prefill = torch.export.export(
-                traced, example_inputs(7, 3), dynamic_shapes=dynamic_shapes(), strict=False
-            )
+            prefill = torch.export.export(traced, example_inputs(7, 3), dynamic_shapes=dynamic_shapes(), strict=False)
         except UnsupportedModelError:
             raise
         except Exception as error:

@@ -58,7 +58,5 @@ def _(ids: Tensor, weight: Tensor, k: int, kind: int) -> Tensor:
 
 
 @torch.library.register_fake("engine::cached_attention")
-def _(
-    q: Tensor, k: Tensor, v: Tensor, state: Tensor, offset: int, scale: float, softcap: float, window: int
-) -> Tensor:
+def _(q: Tensor, k: Tensor, v: Tensor, state: Tensor, offset: int, scale: float, softcap: float, window: int) -> Tensor:
     return q.new_empty(q.shape[0], q.shape[2], q.shape[1], v.shape[3])

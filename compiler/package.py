@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from engines.artifact import MANIFEST, WEIGHTS
+from engines.artifact import MANIFEST
 
 _ALIGNMENT = 64
 _COPIED = (

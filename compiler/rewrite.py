@@ -79,7 +79,9 @@ def rewrite(module: GraphModule, weights: PackedWeights, linear: Kind, table: Ki
     """Replace linears by packed ones of `linear` kind; those whose matrix is also an embedding, and embeddings of the
     vocabulary, by `table` kind. In place."""
     graph = module.graph
-    embeddings = [n for n in graph.nodes if n.target == aten.embedding.default and _constant(module, n.args[0]) is not None]
+    embeddings = [
+        n for n in graph.nodes if n.target == aten.embedding.default and _constant(module, n.args[0]) is not None
+    ]
     vocabulary = max((n.args[0].meta["val"].shape[0] for n in embeddings), default=0)
     for source, group in _linears(module).items():
         # The head alone is as wide as the vocabulary.

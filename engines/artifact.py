@@ -22,8 +22,10 @@ RECOMPILE = "compile the checkpoint again with `python -m compiler`"
 
 # What each level's code may use, best level first. x86-64-v4 here also asks for VNNI, which makes it worth having.
 LEVEL_FLAGS: dict[str, frozenset[str]] = {
-    "x86-64-v4": frozenset("avx512f avx512bw avx512cd avx512dq avx512vl avx512_vnni avx2 fma f16c bmi2".split()),
-    "x86-64-v3": frozenset("avx2 fma f16c bmi2".split()),
+    "x86-64-v4": frozenset(
+        ["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni", "avx2", "fma", "f16c", "bmi2"]
+    ),
+    "x86-64-v3": frozenset(["avx2", "fma", "f16c", "bmi2"]),
     "aarch64": frozenset({"asimddp", "fphp"}),
 }
 _MACHINES = {"x86-64-v4": "x86_64", "x86-64-v3": "x86_64", "aarch64": "aarch64"}

@@ -46,29 +46,31 @@ struct Activations {
     sums = reinterpret_cast<int32_t*>(scales + round_up(rows * groups, 16));
   }
   void quantise(int64_t row, const float* x, int64_t inputs) const {
-    int8_t* out = bytes + row * k;
     for (int64_t g = 0; g < groups; ++g) {
-      int64_t begin = g * kGroup, end = std::min(begin + kGroup, inputs), stop = std::min(begin + kGroup, k);
+      int64_t begin = g * kGroup, end = std::min(begin + kGroup, k);
+      float padded_group[kGroup] = {};
+      const float* values = x + begin;
+      if (end > inputs) {
+        std::copy(x + begin, x + std::max(begin, inputs), padded_group);
+        values = padded_group;
+      }
+      vfloat tops{};
+      for (int64_t i = 0; i < end - begin; i += kLanes) tops = vmax(tops, magnitude(load<vfloat>(values + i)));
       float top = 0;
-#pragma omp simd reduction(max : top)
-      for (int64_t i = begin; i < end; ++i) top = std::max(top, std::fabs(x[i]));
+      for (int i = 0; i < kLanes; ++i) top = std::max(top, tops[i]);
       float inverse = top > 0 ? 127.0f / top : 0.0f;
       scales[row * groups + g] = top / 127.0f;
-      for (int64_t b = begin; b < stop; b += kBlock) {
-        int32_t sum = 0;
-        int64_t full = std::min(b + kBlock, std::max(end, b));
-        // Adding 1.5 * 2^23 leaves the rounded integer in the low bits: round to nearest, and vectorised.
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = b; i < full; ++i) {
-          float shifted = x[i] * inverse + 12582912.0f;
-          int32_t q;
-          std::memcpy(&q, &shifted, 4);
-          q -= 0x4B400000;
-          out[i] = (int8_t)q;
+      for (int64_t b = begin; b < end; b += kBlock) {
+        vint sum{};
+        for (int64_t i = b; i < b + kBlock; i += kLanes) {
+          // Adding 1.5 * 2^23 leaves the value, rounded to nearest, in the low bits.
+          vint q = (vint)(load<vfloat>(values + i - begin) * inverse + 12582912.0f) - 0x4B400000;
+          store(bytes + row * k + i, __builtin_convertvector(q, vsigned));
           sum += q;
         }
-        for (int64_t i = full; i < b + kBlock; ++i) out[i] = 0;
-        sums[row * blocks + b / kBlock] = sum;
+        int32_t total = 0;
+        for (int i = 0; i < kLanes; ++i) total += sum[i];
+        sums[row * blocks + b / kBlock] = total;
       }
     }
   }

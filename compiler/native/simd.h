@@ -25,6 +25,7 @@ constexpr int kParts = kTile / kLanes;
 
 typedef float vfloat __attribute__((vector_size(kLanes * 4)));
 typedef int32_t vint __attribute__((vector_size(kLanes * 4)));
+typedef int8_t vsigned __attribute__((vector_size(kLanes)));
 typedef uint8_t vbytes __attribute__((vector_size(kLanes * 4)));
 
 template <typename V>
@@ -42,6 +43,7 @@ inline void store(void* p, V v) {
 inline vfloat splat(float x) { return vfloat{} + x; }
 inline vint splat(int32_t x) { return vint{} + x; }
 inline vfloat to_float(vint v) { return __builtin_convertvector(v, vfloat); }
+inline vfloat magnitude(vfloat v) { return (vfloat)((vint)v & 0x7FFFFFFF); }
 inline vfloat vmax(vfloat a, vfloat b) { return a > b ? a : b; }
 inline vfloat vmin(vfloat a, vfloat b) { return a < b ? a : b; }
 
