@@ -1,6 +1,5 @@
 """The whole compilation, top to bottom: load, export, pack and rewrite, generate C++, compile, package."""
 
-import platform
 import tempfile
 import time
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from compiler.errors import UnsupportedModelError
 from compiler.ops import Kind
 from compiler.pack import pack
 from compiler.rewrite import PackedWeights, rewrite
-from engines.artifact import FORMAT, WEIGHTS
+from engines.artifact import FORMAT, WEIGHTS, levels_here
 
 QUANTIZATIONS = {
     # name: (linears, vocabulary-sized matrices, bytes per cache element). The embedding and the head stay int8 in
@@ -27,15 +26,6 @@ QUANTIZATIONS = {
     "int4": (Kind.INT4, Kind.INT8, 2),
 }
 DTYPES = {"none": "float32", "int8": "int8", "int4": "int4"}
-LEVELS = {"x86_64": ("x86-64-v3", "x86-64-v4"), "aarch64": ("aarch64",)}
-
-
-def default_levels() -> Sequence[str]:
-    """Every level of this machine's architecture."""
-    try:
-        return LEVELS[platform.machine()]
-    except KeyError:
-        raise UnsupportedModelError(f"{platform.machine()} has no kernels here") from None
 
 
 def _context_length(model: transformers.PreTrainedModel, wanted: int | None) -> int:
@@ -56,7 +46,9 @@ def build(
 ) -> float:
     """Compile `checkpoint` into the artifact `target`; seconds taken. Raises UnsupportedModelError with the reason."""
     started = time.perf_counter()
-    levels = levels or default_levels()
+    levels = levels or levels_here()
+    if not levels or not set(levels) <= set(levels_here()):
+        raise UnsupportedModelError("this machine cannot compile for the instruction sets asked for")
     linear, table, element_bytes = QUANTIZATIONS[quantize]
     with package.staging(target) as staged, tempfile.TemporaryDirectory() as work:
         steps = tqdm(total=3 + 2 * 2 + 3 * len(levels), desc="load", unit="step")
@@ -84,7 +76,7 @@ def build(
         for level in levels:
             (staged / level).mkdir()
         with ThreadPoolExecutor() as pool:
-            for level, _ in zip(levels, pool.map(lambda l: codegen.build_runtime(l, staged / l), levels), strict=True):
+            for level, _ in zip(levels, pool.map(lambda name: codegen.build_runtime(name, staged / name), levels), strict=True):
                 step(f"compiled {level}")
             jobs = [(name, level) for level in levels for name in sources]
             for (name, level), _ in zip(

@@ -1,7 +1,8 @@
 """Rewritten graph -> C++ -> a shared library per instruction-set level.
 
-Inductor writes plain scalar C++ here (no vectors of its own), so the same source serves every level and the C++ compiler
-vectorises it for exactly the level asked for: the build machine's own CPU never decides. Knows nothing of weights' values.
+Inductor writes plain scalar C++ here (no vectors of its own), so the same source serves every level and the C++
+compiler vectorises it for exactly the level asked for: the build machine's own CPU never decides. Knows nothing of
+weights' values.
 """
 
 import re

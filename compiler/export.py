@@ -1,7 +1,8 @@
 """Checkpoint -> exported graphs: the unmodified transformers model, traced by torch.export.
 
 Attention is the one thing replaced, through transformers' own registry of attention functions: each layer hands its
-queries, keys and values to `engine::cached_attention`, which owns the KV cache. Knows nothing of weights' formats or C++.
+queries, keys and values to `engine::cached_attention`, which owns the KV cache. Knows nothing of weights' formats or
+of C++.
 """
 
 from collections.abc import Callable, Iterator

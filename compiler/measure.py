@@ -1,8 +1,8 @@
 """One engine in a fresh process: `python -m compiler.measure KIND DIRECTORY THREADS < request > answer`.
 
 The compiler runs it once per engine, so that start-up and memory are each engine's own. The request is an npz with
-`started` (time.time() when the process was asked for), prompts `p0, p1, ...` and optionally `text`, token ids to score; the
-answer is an npz with the logits `l0, ...`, seconds and bytes, and `nll [len(text) - 1]`.
+`started` (time.time() when the process was asked for), prompts `p0, p1, ...` and optionally `text`, token ids to
+score; the answer is an npz with the logits `l0, ...`, seconds and bytes, and `nll [len(text) - 1]`.
 """
 
 import io

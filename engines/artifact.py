@@ -21,19 +21,23 @@ WEIGHTS = "weights.bin"
 RECOMPILE = "compile the checkpoint again with `python -m compiler`"
 
 # What each level's code may use, best level first. x86-64-v4 here also asks for VNNI, which makes it worth having.
+_V3 = frozenset(["avx2", "fma", "f16c", "bmi2"])
 LEVEL_FLAGS: dict[str, frozenset[str]] = {
-    "x86-64-v4": frozenset(
-        ["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni", "avx2", "fma", "f16c", "bmi2"]
-    ),
-    "x86-64-v3": frozenset(["avx2", "fma", "f16c", "bmi2"]),
+    "x86-64-v4": _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni"},
+    "x86-64-v3": _V3,
     "aarch64": frozenset({"asimddp", "fphp"}),
 }
-_MACHINES = {"x86-64-v4": "x86_64", "x86-64-v3": "x86_64", "aarch64": "aarch64"}
+_MACHINE_LEVELS = {"x86_64": ("x86-64-v4", "x86-64-v3"), "aarch64": ("aarch64",)}
+
+
+def levels_here() -> tuple[str, ...]:
+    """The levels of this machine's architecture, best first, whether or not its CPU reaches them."""
+    return _MACHINE_LEVELS.get(platform.machine(), ())
 
 
 @dataclass(frozen=True)
 class Constant:
-    """A named piece of the weight file, used by the graphs in `graphs` (bit 1 decode, bit 2 prefill). Sizes in bytes."""
+    """A named piece of the weight file, sizes in bytes. `graphs` says who reads it: 1 decode, 2 prefill, 3 both."""
 
     name: str
     graphs: int
@@ -126,7 +130,7 @@ def choose_level(available: Iterable[str], flags: frozenset[str], wanted: str | 
     usable = [
         level
         for level, needed in LEVEL_FLAGS.items()
-        if level in available and needed <= flags and _MACHINES[level] == platform.machine()
+        if level in available and needed <= flags and level in levels_here()
     ]
     if wanted is not None:
         usable = [level for level in usable if level == wanted]
