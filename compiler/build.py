@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import torch
 import transformers
 from torch import Tensor
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from compiler import codegen, export, package
 from compiler.errors import UnsupportedModelError
@@ -50,7 +51,8 @@ def build(
     if not levels or not set(levels) <= set(levels_here()):
         raise UnsupportedModelError("this machine cannot compile for the instruction sets asked for")
     linear, table, element_bytes = QUANTIZATIONS[quantize]
-    with package.staging(target) as staged, tempfile.TemporaryDirectory() as work:
+    with package.staging(target) as staged, tempfile.TemporaryDirectory() as work, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's about its own internals
         steps = tqdm(total=3 + 2 * 2 + 3 * len(levels), desc="load", unit="step")
 
         def step(description: str) -> None:
@@ -76,7 +78,9 @@ def build(
         for level in levels:
             (staged / level).mkdir()
         with ThreadPoolExecutor() as pool:
-            for level, _ in zip(levels, pool.map(lambda name: codegen.build_runtime(name, staged / name), levels), strict=True):
+            for level, _ in zip(
+                levels, pool.map(lambda name: codegen.build_runtime(name, staged / name), levels), strict=True
+            ):
                 step(f"compiled {level}")
             jobs = [(name, level) for level in levels for name in sources]
             for (name, level), _ in zip(

@@ -61,7 +61,7 @@ def generate(program: torch.export.ExportedProgram, directory: Path) -> Source:
         "realize_reads_threshold": 0,
     }
     with torch.no_grad():
-        files = torch._inductor.aot_compile(
+        files: Any = torch._inductor.aot_compile(
             program.module(check_guards=False), *program.example_inputs, options=options
         )
     (wrapper,) = (Path(f) for f in files if str(f).endswith(".wrapper.cpp"))

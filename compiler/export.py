@@ -98,12 +98,13 @@ class _Traced(nn.Module):
 def load(checkpoint: Path) -> PreTrainedModel:
     """The checkpoint as transformers loads it, in float32, with attention routed to the engine's operator."""
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             checkpoint, dtype=torch.float32, attn_implementation="eager", local_files_only=True
         )
     except (ValueError, OSError, KeyError) as error:
         raise UnsupportedModelError(f"transformers cannot load {checkpoint} as a causal LM ({error})") from error
-    return model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
 
 
 @contextmanager
@@ -111,12 +112,13 @@ def _attention_routed(model: PreTrainedModel, attention: _Attention) -> Iterator
     """Route the model's attention to the engine's operator while it is traced."""
     before = model.config._attn_implementation
     ALL_ATTENTION_FUNCTIONS.register("engine", attention)
-    for config in {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}.values():
+    configs: list[Any] = [m.config for m in model.modules() if hasattr(m, "config")]
+    for config in configs:
         config._attn_implementation = "engine"
     try:
         yield
     finally:
-        for config in {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}.values():
+        for config in configs:
             config._attn_implementation = before
 
 

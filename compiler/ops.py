@@ -4,6 +4,7 @@ They exist so that torch.export and Inductor can carry them; calling them from P
 """
 
 from enum import IntEnum
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,8 @@ class Kind(IntEnum):
     INT4 = 2
 
 
-_library = torch.library.Library("engine", "DEF")
+_library: Any = torch.library.Library("engine", "DEF")  # type: ignore[no-untyped-call]
+_fake: Any = torch.library.register_fake
 _library.define("packed_linear(Tensor x, Tensor weight, Tensor? bias, int n, int kind) -> Tensor")
 _library.define("packed_embedding(Tensor ids, Tensor weight, int k, int kind) -> Tensor")
 _library.define(
@@ -47,16 +49,16 @@ C_SHIMS = {
 }
 
 
-@torch.library.register_fake("engine::packed_linear")
+@_fake("engine::packed_linear")  # type: ignore[untyped-decorator]
 def _(x: Tensor, weight: Tensor, bias: Tensor | None, n: int, kind: int) -> Tensor:
     return x.new_empty(*x.shape[:-1], n)
 
 
-@torch.library.register_fake("engine::packed_embedding")
+@_fake("engine::packed_embedding")  # type: ignore[untyped-decorator]
 def _(ids: Tensor, weight: Tensor, k: int, kind: int) -> Tensor:
     return weight.new_empty(*ids.shape, k, dtype=torch.float32)
 
 
-@torch.library.register_fake("engine::cached_attention")
+@_fake("engine::cached_attention")  # type: ignore[untyped-decorator]
 def _(q: Tensor, k: Tensor, v: Tensor, state: Tensor, offset: int, scale: float, softcap: float, window: int) -> Tensor:
     return q.new_empty(q.shape[0], q.shape[2], q.shape[1], v.shape[3])

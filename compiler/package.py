@@ -9,13 +9,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from engines.artifact import MANIFEST
 
@@ -48,7 +48,7 @@ def staging(target: Path) -> Iterator[Path]:
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def write_weights(path: Path, graphs: list[Mapping[str, Tensor]]) -> list[list[Any]]:
+def write_weights(path: Path, graphs: Sequence[Mapping[str, Tensor]]) -> list[list[Any]]:
     """Write each distinct tensor once, 64-byte aligned. Returns the manifest's constants: name, graphs, offset, bytes.
 
     `graphs`: for each graph, the constants it reads by name.

@@ -47,7 +47,9 @@ class NativeEngine:
             raise LoadError(f"{libraries / 'engine.so'} has interface {found} instead of {ABI}; {RECOMPILE}.")
         library.engine_open.restype = ctypes.c_void_p
         self._weights = np.frombuffer(weights, np.uint8)
-        entries = (_Constant * len(constants))(*((c.name.encode(), c.graphs, c.offset, c.size) for c in constants))
+        entries = (_Constant * len(constants))(
+            *(_Constant(c.name.encode(), c.graphs, c.offset, c.size) for c in constants)
+        )
         error_text = ctypes.create_string_buffer(_ERROR_BYTES)
         self._handle = library.engine_open(
             str(libraries).encode(), ctypes.c_void_p(self._weights.ctypes.data), entries,

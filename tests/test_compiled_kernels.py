@@ -9,7 +9,6 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from compiler import codegen
 from compiler.ops import Kind
 from compiler.pack import BLOCK, int4_scales, pack
 from engines import artifact
@@ -76,10 +75,8 @@ class Kernels:
 
 
 @pytest.fixture(scope="module", params=RUNNABLE)
-def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kernels:
-    directory = tmp_path_factory.mktemp(request.param)
-    codegen.build_runtime(request.param, directory)
-    return Kernels(directory)
+def kernels(request: pytest.FixtureRequest, llama_artifact: Path) -> Kernels:
+    return Kernels(llama_artifact / request.param)
 
 
 def random(*shape: int, seed: int = 0) -> Floats:
@@ -96,11 +93,11 @@ def unpacked(packed: npt.NDArray[np.uint8], n: int, k: int, kind: Kind) -> Float
     if kind == Kind.INT8:
         codes = body[:, 64:].reshape(tiles, blocks * 8, 16, 4).transpose(0, 2, 1, 3).reshape(tiles, 16, -1)
         return ((codes.astype(np.float32) - 128) * rows[..., None]).reshape(tiles * 16, -1)[:n, :k]
-    body = body[:, 64:].reshape(tiles, blocks, 288)
-    scales = body[..., :32].copy().view(np.float16).astype(np.float32)  # [tiles, blocks, 16]
-    pairs = body[..., 32:].reshape(tiles, blocks, 4, 16, 4)
-    codes = np.stack([pairs & 15, pairs >> 4], 3).astype(np.float32) - 8  # [tiles, blocks, line, half, row, 4]
-    values = codes * scales[:, :, None, None, :, None]
+    groups = body[:, 64:].reshape(tiles, blocks, 288)
+    scales = groups[..., :32].copy().view(np.float16).astype(np.float32)  # [tiles, blocks, 16]
+    pairs = groups[..., 32:].reshape(tiles, blocks, 4, 16, 4)
+    nibbles = np.stack([pairs & 15, pairs >> 4], 3).astype(np.float32) - 8  # [tiles, blocks, line, half, row, 4]
+    values = nibbles * scales[:, :, None, None, :, None]
     return values.transpose(0, 4, 1, 2, 3, 5).reshape(tiles * 16, -1)[:n, :k]
 
 
@@ -141,9 +138,7 @@ def test_an_outlier_does_not_blur_other_groups(kernels: Kernels) -> None:
 def test_embedding_returns_the_rows_of_the_packed_weight(kernels: Kernels, kind: Kind) -> None:
     packed = pack(torch.from_numpy(random(37, 70)), kind).numpy()
     ids = np.array([[0, 36, 15, 16]])
-    np.testing.assert_allclose(
-        kernels.embedding(ids, packed, 70, kind), unpacked(packed, 37, 70, kind)[ids], rtol=1e-6
-    )
+    np.testing.assert_allclose(kernels.embedding(ids, packed, 70, kind), unpacked(packed, 37, 70, kind)[ids], rtol=1e-6)
 
 
 def reference_attention(q: Floats, k: Floats, v: Floats, past: int, softcap: float, window: int) -> Floats:
