@@ -87,7 +87,13 @@ def prepare(
     return subprocess.run(
         [sys.executable, "tools/prepare_model.py", str(model), str(out), *options],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0", "HF_HOME": str(out / "hf")},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "HF_ENDPOINT": hub,
+            "HF_HUB_OFFLINE": "0",
+            "HF_HOME": str(out / "hf"),
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -106,7 +112,11 @@ def checkpoint(tmp_path: Path) -> Path:
 def test_copies_what_is_served_and_nothing_else(checkpoint: Path, tmp_path: Path) -> None:
     result = prepare(checkpoint, tmp_path / "out")
     assert result.returncode == 0, result.stderr
-    assert {file.name for file in (tmp_path / "out").iterdir()} == {"config.json", "tokenizer.json", "model.safetensors"}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {
+        "config.json",
+        "tokenizer.json",
+        "model.safetensors",
+    }
 
 
 def test_copies_an_artifact_whole(tmp_path: Path) -> None:
