@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from inference.schema import CompletionRequest
+from inference.schema import CompletionRequest, validate
 from inference.service import Service
 from model_loader import get_model
 from settings import Settings
@@ -22,7 +22,8 @@ CLIENTS = 4
 
 def serve(service: Service, slots: int, prompt: Sequence[int], tokens: int) -> tuple[float, list[float], list[float]]:
     """Seconds for CLIENTS requests at once in `slots` slots; each one's seconds to the first token and to the last."""
-    request = CompletionRequest(prompt=list(prompt), max_tokens=tokens, ignore_eos=True, temperature=0)
+    body = {"prompt": list(prompt), "max_tokens": tokens, "ignore_eos": True, "temperature": 0}
+    request = validate(CompletionRequest, body)
     started = time.monotonic()
     jobs = [service.prepare(request) for _ in range(CLIENTS)]
     with ThreadPoolExecutor(slots) as pool:
