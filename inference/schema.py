@@ -97,6 +97,8 @@ SHAPES = {
     "content": "a string or a list of text parts",
 }
 """What to say where a value fits none of several shapes."""
+PRIVATE = ("prompt", "messages")
+"""Fields whose values no message repeats: the runtime client logs the message of a direct invocation's error."""
 
 
 def parse_json(body: bytes) -> Any:
@@ -148,9 +150,12 @@ def _sentence(kind: type[BaseModel], fault: "ErrorDetails", path: str) -> str:
         close = difflib.get_close_matches(path, kind.model_fields, n=1)
         advice = f"did you mean '{close[0]}'?" if close else "leave it out."
         return f"'{path}' is not a parameter this server supports; {advice}"
+    if fault["type"] == "model_type":
+        return f"'{path}' must be an object."
     for field, shape in SHAPES.items():
         if field in fault["loc"][:-1]:
             return f"'{path}' must be {shape}."
     value = fault["input"]
-    shown = f", not {str(value)[:SHOWN_INPUT]!r}" if isinstance(value, (str, int, float)) else ""
+    private = path.startswith(PRIVATE) and not path.endswith(".role")
+    shown = f", not {str(value)[:SHOWN_INPUT]!r}" if isinstance(value, (str, int, float)) and not private else ""
     return f"'{path}': {fault['msg'][0].lower()}{fault['msg'][1:]}{shown}."

@@ -3,6 +3,7 @@
 Widths are multiples of 64 so that every engine takes them; the tokenizer is byte-level, so any text round-trips.
 """
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,14 @@ CONFIGS: dict[str, PretrainedConfig] = {
 }
 
 
-def make_checkpoint(directory: Path, architecture: str = "llama", dtype: torch.dtype = torch.float32) -> Path:
-    """Write a random checkpoint of `architecture` (a key of CONFIGS) and return its directory."""
+def make_checkpoint(
+    directory: Path, architecture: str = "llama", dtype: torch.dtype = torch.float32, **changes: Any
+) -> Path:
+    """Write a random checkpoint of `architecture` (a key of CONFIGS, with `changes`) and return its directory."""
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.manual_seed(0)
-    config = CONFIGS[architecture]
+    config = copy.deepcopy(CONFIGS[architecture])
+    config.update(changes)
     config.eos_token_id, config.bos_token_id, config.pad_token_id = 0, 0, 0
     config.initializer_range = 0.2  # large enough that greedy text varies instead of repeating one token
     model = AutoModelForCausalLM.from_config(config).to(dtype)  # type: ignore[no-untyped-call]

@@ -76,7 +76,8 @@ def test_a_bad_completion_request_gets_one_sentence(
     ("body", "message"),
     [
         ({"messages": []}, "'messages': list should have at least 1 item after validation, not 0."),
-        ({"messages": ["hi"]}, "'messages[0]': input should be a valid dictionary or instance of Message, not 'hi'."),
+        ({"messages": ["hi"]}, "'messages[0]' must be an object."),
+        ({"messages": "hi"}, "'messages': input should be a valid list."),
         (
             {"messages": [{"role": "tool", "content": "x"}]},
             "'messages[0].role': input should be 'system', 'developer', 'user' or 'assistant', not 'tool'.",

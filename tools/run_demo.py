@@ -1,0 +1,240 @@
+"""`make run`: the function under Lambda's runtime client and emulator, sent every sample event, for a person to see.
+
+Prints the cold start's phases, each answer, how long the first and the later invocations took, and what a load per
+request would cost. Takes the same environment variables as the function does. Knows nothing of models; what it shows
+is what the function answered.
+"""
+
+import base64
+import contextlib
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from tools.emulator import ROOT, Emulator, EmulatorError, Reply
+
+CALLERS: Mapping[str, str] = {
+    "direct": "direct invoke",
+    "direct-chat": "direct invoke",
+    "rest-api": "API Gateway REST API",
+    "http-api": "API Gateway HTTP API",
+    "function-url": "Function URL",
+    "alb": "load balancer",
+    "alb-multi-value": "load balancer",
+    "schedule": "EventBridge schedule",
+}
+"""The sample events in the order they are sent; the first one meets the cold start."""
+WARM_REPEATS = 5
+"""How often the first event is sent again, for latencies of the very same request."""
+FAILURES = frozenset({"InternalError", "ServiceUnavailableError"})
+"""Function errors that are not the request's fault."""
+INVOCATION_SECONDS = 300.0
+COMPARISON_SECONDS = 600.0
+
+PHASES: Mapping[str, str] = {
+    "start_ms": "Python and runtime client",
+    "app_imports_ms": "imports of the handler",
+    "tokenizer_ms": "tokenizer (beside the next)",
+    "imports_ms": "imports of the engine",
+    "weights_ms": "weights",
+    "warm_up_ms": "warm-up",
+}
+WIDEST = 100  # columns
+
+
+class DemoError(Exception):
+    """Something did not work. The message is for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """Writes for the terminal at hand: no wider than it is, styled only where it is one."""
+
+    width: int
+    styled: bool
+    block: str
+
+    @staticmethod
+    def of_stdout() -> "Screen":
+        styled = sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and "NO_COLOR" not in os.environ
+        utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+        columns = shutil.get_terminal_size((WIDEST, 24)).columns
+        return Screen(max(60, min(WIDEST, columns - 1)), styled, "█" if utf8 else "#")
+
+    def heading(self, text: str) -> None:
+        print(f"\n\033[1m{text}\033[0m" if self.styled else f"\n{text}")
+
+    def aside(self, text: str) -> None:
+        """Lesser text: a note, a request."""
+        for line in textwrap.wrap(text, self.width - 2):
+            print(f"  \033[2m{line}\033[0m" if self.styled else f"  {line}")
+
+    def text(self, text: str) -> None:
+        """A paragraph of foreign text, its control characters made harmless."""
+        for paragraph in text.strip().splitlines():
+            harmless = "".join(character if character.isprintable() else "\ufffd" for character in paragraph)
+            print(textwrap.fill(harmless, self.width, initial_indent="    ", subsequent_indent="    "))
+
+    def bars(self, rows: Sequence[tuple[str, float, str]]) -> None:
+        """A row for each (label, milliseconds, note), with a bar of that length, the longest filling the rest."""
+        labels = max(len(label) for label, _, _ in rows)
+        notes = max(len(note) for _, _, note in rows)
+        room = max(10, self.width - labels - notes - 19)
+        longest = max(ms for _, ms, _ in rows) or 1.0
+        for label, ms, note in rows:
+            bar = self.block * round(room * ms / longest)
+            print(f"  {label:<{labels}}  {ms:>9,.1f} ms  {f'{bar:<{room}} {note}' if note else bar}".rstrip())
+
+
+def main() -> int:
+    """Run the demo; 0 when every event was answered."""
+    signal.signal(signal.SIGTERM, _stop)
+    sys.stdout.reconfigure(errors="replace", line_buffering=True)  # type: ignore[union-attr]
+    screen = Screen.of_stdout()
+    try:
+        demo(screen)
+    except (DemoError, EmulatorError) as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def demo(screen: Screen) -> None:
+    """Send the events and show what happened. Raises DemoError or EmulatorError."""
+    events = {name: json.loads((ROOT / "events" / f"{name}.json").read_bytes()) for name in CALLERS}
+    cold_event = next(iter(CALLERS))
+    print("Starting the function under Lambda's runtime client and emulator ...")
+    with Emulator({}) as emulator:
+        first = _invoke(emulator, cold_event, events[cold_event])
+        _show_cold_start(screen, first, emulator.init_seconds)
+        screen.heading("Answers")
+        _show_answer(screen, cold_event, events[cold_event], first)
+        for name, event in events.items():
+            if name != cold_event:
+                _show_answer(screen, name, event, _invoke(emulator, name, event))
+        later = [_invoke(emulator, cold_event, events[cold_event]).seconds for _ in range(WARM_REPEATS)]
+    _show_latency(screen, cold_event, first.seconds, later)
+    _show_comparison(screen, cold_event, _compare_loads())
+
+
+def _invoke(emulator: Emulator, name: str, event: Any) -> Reply:
+    """One invocation; DemoError when the function failed. A refusal (4xx) is an answer."""
+    reply = emulator.invoke(event, timeout=INVOCATION_SECONDS)
+    payload = reply.payload
+    if not isinstance(payload, dict):
+        raise DemoError(f"events/{name}.json: {payload or f'the function process ended (status {reply.status})'}")
+    if payload.get("errorType") == "LoadError":
+        raise DemoError(f"The function cannot start. {payload['errorMessage']}")
+    if reply.status != 200 or int(payload.get("statusCode", 200)) >= 500 or payload.get("errorType") in FAILURES:
+        raise DemoError(f"events/{name}.json failed: {_refusal(payload) or payload.get('errorMessage') or payload}")
+    return reply
+
+
+def _body(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON in an HTTP response, or the payload itself."""
+    body = payload.get("body")
+    return dict(json.loads(body)) if isinstance(body, str) else dict(payload)
+
+
+def _refusal(payload: Mapping[str, Any]) -> str | None:
+    """The sentence of an error, None for an answer."""
+    if "errorType" in payload:
+        return str(payload.get("errorMessage"))
+    error = _body(payload).get("error")
+    return str(error["message"]) if isinstance(error, dict) else None
+
+
+def _request(event: Mapping[str, Any]) -> str:
+    """What an event asks for: its prompt or its last message; empty for a ping."""
+    body = event.get("body")
+    if isinstance(body, str):
+        event = json.loads(base64.b64decode(body) if event.get("isBase64Encoded") else body)
+    if "messages" in event:
+        return str(event["messages"][-1]["content"])
+    return f"{event['prompt']} ..." if "prompt" in event else ""
+
+
+def _show_cold_start(screen: Screen, first: Reply, init_seconds: float | None) -> None:
+    body = _body(first.payload)
+    loaded = next((line for line in first.log if line.get("message") == "model loaded"), {})
+    facts = ", ".join(str(loaded[name]) for name in ("engine", "dtype", "device") if name in loaded)
+    init: Mapping[str, float] = body.get("timings", {}).get("init") or loaded.get("load") or {}
+    screen.heading(f"Cold start of {loaded.get('model', 'the model')} ({facts})")
+    rows = [(PHASES.get(name, name), ms, "") for name, ms in init.items() if name != "total_ms"]
+    if rows:
+        rows.append(("until ready", init["total_ms"], ""))
+        screen.bars(rows)
+    if init_seconds is not None:
+        screen.aside(f"The emulator measured an init phase of {1000 * init_seconds:,.1f} ms.")
+
+
+def _show_answer(screen: Screen, name: str, event: Mapping[str, Any], reply: Reply) -> None:
+    body = _body(reply.payload)
+    refusal = _refusal(reply.payload)
+    tokens = body.get("usage", {}).get("completion_tokens")
+    figures = f"{f'{tokens} tokens' if tokens else ''} {1000 * reply.seconds:>9,.1f} ms"
+    title = f"events/{name}.json, {CALLERS[name]}"
+    print(f"\n  {title:<{screen.width - len(figures) - 3}} {figures}")
+    asked = _request(event)
+    if asked:
+        screen.aside(f"> {asked}")
+    if refusal is not None:
+        screen.text(f"Refused: {refusal}")
+    elif "choices" in body:
+        choice = body["choices"][0]
+        screen.text(choice["message"]["content"] if "message" in choice else choice["text"])
+    else:
+        screen.text(json.dumps(body))
+
+
+def _show_latency(screen: Screen, name: str, first: float, later: Sequence[float]) -> None:
+    usual = statistics.median(later)
+    screen.heading(f"First and later invocations of the same request (events/{name}.json)")
+    spread = f"median of {len(later)}: {1000 * min(later):,.1f} to {1000 * max(later):,.1f}"
+    screen.bars([("first", 1000 * first, ""), ("later", 1000 * usual, spread)])
+    screen.aside(f"The first took {first / usual:.1f} times as long: the init phase above is part of it.")
+
+
+def _compare_loads() -> dict[str, float]:
+    """Load-once against a load per request, measured in a process of its own: see `tools/load_per_request.py`."""
+    command = [sys.executable, "-m", "tools.load_per_request"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=COMPARISON_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise DemoError(f"Loading the model per request took over {COMPARISON_SECONDS:.0f} s.") from None
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise DemoError(f"Loading the model per request failed: {reason}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _show_comparison(screen: Screen, name: str, measured: Mapping[str, float]) -> None:
+    screen.heading(f"The same request (events/{name}.json) in one warm process, no emulator")
+    rows = {"first token": "_first_token_ms", "whole answer": "_ms"}
+    ways = {"loaded once": "loaded_once", "loaded per request": "loaded_per_request"}
+    screen.bars([(f"{row}, {way}", measured[ways[way] + rows[row]], "") for row in rows for way in ways])
+    token, whole = (measured[f"loaded_per_request{row}"] / measured[f"loaded_once{row}"] for row in rows.values())
+    screen.aside(
+        f"A load per request takes {token:.1f} times as long to the first token and {whole:.1f} times as long to the "
+        f"last: it adds {measured['load_ms']:,.1f} ms (medians of {measured['rounds']:.0f}, in turns). The libraries "
+        f"were imported once for both, so this is the least that load-once saves."
+    )
+
+
+def _stop(*_: object) -> NoReturn:
+    sys.exit(143)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):
+        sys.exit(main())
