@@ -19,7 +19,7 @@ class Settings:
     """What a process is told from outside. `from_env` raises LoadError for a value that cannot be used."""
 
     model_dir: str = str(ROOT / "models" / "demo")
-    """MODEL_DIR: checkpoint or artifact directory."""
+    """MODEL_DIR: checkpoint or artifact directory, or `s3://bucket/prefix` of one."""
     model_name: str = ""
     """MODEL_NAME: the name clients use; the directory's own name when empty."""
     dtype: str = "auto"
@@ -58,6 +58,8 @@ class Settings:
     """BODY_TIMEOUT: server only: seconds in which a request's body must arrive."""
     drain_timeout: float = 25.0
     """DRAIN_TIMEOUT: server only: seconds that running requests have to finish after SIGTERM."""
+    results_queue_url: str = ""
+    """RESULTS_QUEUE_URL: SQS queue for the answers to an SQS batch."""
     log_prompts: bool = False
     """LOG_PROMPTS: write prompts and completions to the log."""
     tracing: bool = False
@@ -88,6 +90,7 @@ class Settings:
             request_timeout=_seconds(env, "REQUEST_TIMEOUT", default.request_timeout),
             body_timeout=_seconds(env, "BODY_TIMEOUT", default.body_timeout),
             drain_timeout=_seconds(env, "DRAIN_TIMEOUT", default.drain_timeout),
+            results_queue_url=env.get("RESULTS_QUEUE_URL") or default.results_queue_url,
             log_prompts=_choice(env, "LOG_PROMPTS", ("false", "true")) == "true",
             tracing=_choice(env, "TRACING", ("false", "true")) == "true",
         )
