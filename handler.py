@@ -13,7 +13,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from aws.events import DirectEvent, HttpEvent, ScheduledEvent, parse_event, shape_response
+from aws import snapstart
+from aws.events import BatchEvent, DirectEvent, HttpEvent, ScheduledEvent, parse_event, shape_response
 from aws.observability import logger, make_tracer, record_error, record_generation, record_load
 from aws.secrets import make_keys
 from inference.errors import ApiError, InternalError, InvalidRequestError
@@ -48,6 +49,8 @@ def lambda_handler(event: Any, context: Any) -> Mapping[str, Any]:
         if isinstance(request, ScheduledEvent):
             return {"status": "warm", "cold_start": first}
         with SUBSEGMENT("generate"):
+            if isinstance(request, BatchEvent):
+                return _batch(request, context)
             result = _direct(request, context) if isinstance(request, DirectEvent) else _http(request, context, first)
         if len(json.dumps(result)) > MAX_RESPONSE_BYTES:
             raise InvalidRequestError("The answer is over Lambda's 6 MB; ask for fewer tokens, choices or logprobs.")
@@ -75,6 +78,22 @@ def _direct(event: DirectEvent, context: Any) -> Mapping[str, Any]:
     return SERVICE.respond(SERVICE.prepare(request), _deadline(context))
 
 
+def _batch(event: BatchEvent, context: Any) -> Mapping[str, Any]:
+    """The messages that SQS is to deliver again; the answers go to the results queue."""
+    from aws import batch  # not before it is needed: it imports boto3
+
+    return batch.process(
+        event.event, context, lambda body: _direct(DirectEvent(body), context), SETTINGS.results_queue_url
+    )
+
+
+def _restored() -> None:
+    """After SnapStart's restore this is a fresh environment: its next invocation is a cold one."""
+    global _invoked
+    _invoked = False
+    SERVICE.mark_cold()
+
+
 def _http(event: HttpEvent, context: Any, first: bool) -> Mapping[str, Any]:
     """The HTTP response in the shape its front door reads."""
     deadline = _deadline(context)
@@ -93,3 +112,6 @@ def _deadline(context: Any) -> float:
 
 def _started_on_demand() -> bool:
     return os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand") == "on-demand"
+
+
+snapstart.register(_restored)

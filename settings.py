@@ -19,7 +19,7 @@ class Settings:
     """What a process is told from outside. `from_env` raises LoadError for a value that cannot be used."""
 
     model_dir: str = str(ROOT / "models" / "demo")
-    """MODEL_DIR: checkpoint or artifact directory."""
+    """MODEL_DIR: checkpoint or artifact directory, or `s3://bucket/prefix` of one."""
     model_name: str = ""
     """MODEL_NAME: the name clients use; the directory's own name when empty."""
     dtype: str = "auto"
@@ -42,6 +42,12 @@ class Settings:
     """API_KEYS_PARAMETER: name of an SSM parameter that holds keys."""
     api_keys_max_age: float = 300.0
     """API_KEYS_MAX_AGE: seconds after which a request has the secret or parameter read again, in the background."""
+    host: str = "127.0.0.1"
+    """HOST: server only, `python -m server`: address to listen on; 0.0.0.0 in a container."""
+    port: int = 8000
+    """PORT: server only, `python -m server`."""
+    workers: int = 1
+    """WORKERS: server only, `python -m server`: processes, each with a copy of the model."""
     concurrency: int = 2
     """CONCURRENCY: server only: generations that run at once."""
     queue_length: int = 64
@@ -52,6 +58,8 @@ class Settings:
     """BODY_TIMEOUT: server only: seconds in which a request's body must arrive."""
     drain_timeout: float = 25.0
     """DRAIN_TIMEOUT: server only: seconds that running requests have to finish after SIGTERM."""
+    results_queue_url: str = ""
+    """RESULTS_QUEUE_URL: SQS queue for the answers to an SQS batch."""
     log_prompts: bool = False
     """LOG_PROMPTS: write prompts and completions to the log."""
     tracing: bool = False
@@ -74,11 +82,15 @@ class Settings:
             api_keys_secret=env.get("API_KEYS_SECRET") or default.api_keys_secret,
             api_keys_parameter=env.get("API_KEYS_PARAMETER") or default.api_keys_parameter,
             api_keys_max_age=_seconds(env, "API_KEYS_MAX_AGE", default.api_keys_max_age),
+            host=env.get("HOST") or default.host,
+            port=_whole(env, "PORT", default.port),
+            workers=_whole(env, "WORKERS", default.workers, least=1),
             concurrency=_whole(env, "CONCURRENCY", default.concurrency, least=1),
             queue_length=_whole(env, "QUEUE_LENGTH", default.queue_length),
             request_timeout=_seconds(env, "REQUEST_TIMEOUT", default.request_timeout),
             body_timeout=_seconds(env, "BODY_TIMEOUT", default.body_timeout),
             drain_timeout=_seconds(env, "DRAIN_TIMEOUT", default.drain_timeout),
+            results_queue_url=env.get("RESULTS_QUEUE_URL") or default.results_queue_url,
             log_prompts=_choice(env, "LOG_PROMPTS", ("false", "true")) == "true",
             tracing=_choice(env, "TRACING", ("false", "true")) == "true",
         )

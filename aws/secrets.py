@@ -6,7 +6,7 @@ boto3 is imported only where a secret or a parameter is named. No message holds 
 import json
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from engines.base import LoadError
 from inference.keys import ApiKeys
@@ -73,7 +73,7 @@ def _parameter(name: str) -> str:
     return str(_client("ssm").get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"])
 
 
-def _client(service: str) -> Any:
+def _client(service: Literal["secretsmanager", "ssm"]) -> Any:
     import boto3
     from botocore.config import Config
 

@@ -39,6 +39,10 @@ class Service:
         self._cold = True
         self._cold_lock = threading.Lock()
 
+    def mark_cold(self) -> None:
+        """The next generation is the first of a new environment."""
+        self._cold = True
+
     def prepare(self, request: CompletionRequest | ChatRequest) -> Job:
         """Check a request against the model; everything the caller can get wrong is found here."""
         return prepare(request, self.model, self._max_tokens)

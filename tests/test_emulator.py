@@ -177,7 +177,7 @@ def test_a_bad_direct_request_is_a_function_error_and_the_next_one_works(functio
     assert function.emulator.invoke({"prompt": "the fox"}).payload["object"] == "text_completion"
 
 
-@pytest.mark.parametrize("event", [{}, {"Records": [{"eventSource": "aws:sqs"}]}, [], "hello", 5, None])
+@pytest.mark.parametrize("event", [{}, {"Records": [{"eventSource": "aws:s3"}]}, [], "hello", 5, None])
 def test_an_unknown_event_is_told_what_was_expected(function: Function, event: Any) -> None:
     payload = function.emulator.invoke(event).payload
     assert payload["errorType"] == "InvalidRequestError"
@@ -202,7 +202,11 @@ BAD: dict[str, tuple[int, dict[str, Any], str]] = {
     "an unknown model's page": (404, {"body": b"", "path": "/v1/models/gpt-4", "method": "GET"}, "serves 'tiny'"),
     "an unknown route": (404, {"body": {"prompt": "a"}, "path": "/v1/embeddings"}, "the routes are POST"),
     "a wrong method": (405, {"body": b"", "method": "GET"}, "takes POST, not GET"),
-    "a body over the limit": (413, {"body": b" " * 1_000_001}, "is 1000001 bytes; this server takes at most 1000000"),
+    "a body over the limit": (
+        413,
+        {"body": b" " * 1_000_001},
+        "is larger than the 1000000 bytes that this server takes",
+    ),
 }
 
 
