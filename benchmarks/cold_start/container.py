@@ -97,7 +97,7 @@ def _emulated(image: str) -> list[str]:
     asked = ["docker", "inspect", "--format", "{{json .Config}}", image]
     found = subprocess.run(asked, capture_output=True, text=True, check=False)
     if found.returncode:
-        raise ContainerFailedError(f"docker has no image {image}")
+        raise ContainerFailedError(f"docker has no image {image}; `make image` builds the project's")
     config = json.loads(found.stdout)
     start = [*(config["Entrypoint"] or []), *(config["Cmd"] or [])]
     if any("lambda-entrypoint" in part for part in start):
