@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ from typing import Any
 from benchmarks.errors import InputError
 
 SCHEMA = 1
+_ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:[^\s/=,:]+/)+")
+"""The folders of absolute paths, which say nothing to a reader elsewhere."""
 _PACKAGES = (
     "numpy",
     "torch",
@@ -121,7 +124,7 @@ class Recorder:
             "benchmark": self.benchmark,
             "what": self.what,
             "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            "command": "python -m benchmarks " + " ".join(sys.argv[1:]),
+            "command": "python -m benchmarks " + " ".join(_ABSOLUTE.sub("", argument) for argument in sys.argv[1:]),
             "machine": machine(),
             "versions": versions(),
             "settings": self.settings,
