@@ -10,7 +10,21 @@
 
 ARG BASE=public.ecr.aws/lambda/python:3.13
 
-# ---- build: compilers, packages, the prepared model. None of its layers is in the image, only what is copied out. ----
+# ---- checkpoint: a model that cannot be served is refused before anything long is done ----
+FROM ${BASE} AS checkpoint
+# MODEL: a directory under models/, a hub id (then MODEL_REVISION, a commit, pins it), or `none` when MODEL_DIR will name a
+# bucket or a mounted file system. ENGINE=compiled turns it into machine code in the build instead of copying it.
+ARG MODEL=models/demo
+ARG MODEL_REVISION=
+ARG ENGINE=transformers
+WORKDIR /build
+COPY model_files.py ./
+COPY tools/prepare_model.py tools/
+COPY models models
+RUN PYTHONPATH=/build python3 tools/prepare_model.py "${MODEL}" /opt/model --revision "${MODEL_REVISION}" \
+    --engine "${ENGINE}" --check
+
+# ---- build: compilers, packages, the prepared model; only what is copied out of it is in the image ----
 FROM ${BASE} AS build
 
 # A C++ compiler for the compiled engine and pip where the base has none.
@@ -19,26 +33,23 @@ RUN if command -v dnf >/dev/null; then dnf install -y gcc-c++ && dnf clean all; 
     else apt-get update -q && apt-get install -y -q --no-install-recommends g++ python3-dev python3-pip; fi
 
 # CPU torch only: the index below has builds without CUDA. `build/wheels`, where it exists, replaces every index: how to
-# build without the internet. The wildcard makes that folder optional.
+# build without the internet. The wildcard makes that folder optional. Compiling a model needs all of torch, its headers too.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-COPY tools/install_packages.sh tools/prune_packages.py /build/tools/
-COPY requirements.txt build/wheels* /build/wheels/
-RUN /build/tools/install_packages.sh /build/wheels/requirements.txt /opt/python \
-    && PYTHONPATH=/opt/python python3 -c 'import sys, torch; sys.exit(torch.version.cuda and "this is a CUDA build of torch")'
+ARG ENGINE=transformers
+WORKDIR /build
+COPY tools/install_packages.sh tools/finish_packages.py tools/
+COPY requirements.txt build/wheels* wheels/
+RUN tools/install_packages.sh wheels/requirements.txt /opt/python \
+    && PYTHONPATH=/opt/python python3 -c 'import sys, torch; sys.exit(torch.version.cuda and "this is a CUDA build of torch")' \
+    && if [ "${ENGINE}" != compiled ]; then python3 tools/finish_packages.py /opt/python; fi
 
-# MODEL: a directory under models/, a hub id (then MODEL_REVISION, a commit, pins it), or `none` when MODEL_DIR will name a
-# bucket or a mounted file system. ENGINE=compiled turns it into machine code here instead of copying it.
 ARG MODEL=models/demo
 ARG MODEL_REVISION=
-ARG ENGINE=transformers
 ARG QUANTIZE=int8
 ARG CONTEXT_LENGTH=
-WORKDIR /build
-COPY model_files.py ./
-COPY tools/prepare_model.py tools/
 COPY compiler compiler
 COPY engines engines
-COPY models models
+COPY --from=checkpoint /build .
 RUN PYTHONPATH=/build:/opt/python python3 tools/prepare_model.py "${MODEL}" /opt/model --revision "${MODEL_REVISION}" \
     --engine "${ENGINE}" --quantize "${QUANTIZE}" --context-length "${CONTEXT_LENGTH}"
 
@@ -46,11 +57,13 @@ RUN PYTHONPATH=/build:/opt/python python3 tools/prepare_model.py "${MODEL}" /opt
 RUN if [ "${ENGINE}" = compiled ]; then \
         rm -rf /opt/python \
         && grep -vE '^(torch|transformers|accelerate|safetensors)=' wheels/requirements.txt >requirements-compiled.txt \
-        && tools/install_packages.sh requirements-compiled.txt /opt/python; fi
+        && tools/install_packages.sh requirements-compiled.txt /opt/python \
+        && python3 tools/finish_packages.py /opt/python; fi
 
 COPY aws /var/task/aws
 COPY engines /var/task/engines
 COPY inference /var/task/inference
+COPY server /var/task/server
 COPY *.py /var/task/
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /var/task && chmod -R a+rX /var/task /opt/model
 

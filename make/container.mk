@@ -2,6 +2,7 @@
 # BASE_IMAGE=...: another base than AWS's. PARAMETERS="Engine=compiled Quantize=int4": parameters of template.yaml.
 BASE_IMAGE ?= public.ecr.aws/lambda/python:3.13
 PARAMETERS ?=
+export BASE_IMAGE
 EVENT ?= events/direct.json
 IMAGE := causallm:latest
 SAM := SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 $(VENV)/sam/bin/sam

@@ -23,20 +23,20 @@ class PrepareError(Exception):
     """The image cannot be built with this model. The message names what is wrong and the remedy."""
 
 
-def find_checkpoint(model: str, revision: str, scratch: Path) -> Path:
-    """The directory of `model`: itself when it is one, else the hub repository's files, downloaded to `scratch`."""
-    directory = Path(model)
-    if directory.is_dir():
-        return directory
-    if not HUB_ID.fullmatch(model) or model.startswith("models/"):
+def require_usable(model: str, revision: str, engine: str) -> None:
+    """Raises PrepareError for what can be seen at once: no such directory, an incomplete one, a loose revision."""
+    if engine not in ENGINES:
+        raise PrepareError(f"ENGINE is {engine!r}; set it to one of {', '.join(ENGINES)}.")
+    if Path(model).is_dir():
+        files_of(Path(model))
+    elif not HUB_ID.fullmatch(model) or model.startswith("models/"):
         raise PrepareError(
             f"There is no checkpoint {model!r} in the build context; put its directory under models/ and name it so."
         )
-    if not COMMIT.fullmatch(revision):
+    elif not COMMIT.fullmatch(revision):
         raise PrepareError(
             f"MODEL_REVISION is {revision!r}; pin {model} to a commit of the hub repository (40 hex digits)."
         )
-    return download(model, revision, scratch)
 
 
 def download(repo: str, revision: str, target: Path) -> Path:
@@ -61,8 +61,10 @@ def download(repo: str, revision: str, target: Path) -> Path:
     return target
 
 
-def require_whole(checkpoint: Path) -> list[Path]:
-    """The files to serve. Raises PrepareError unless there is a config, a tokenizer and safetensors weights."""
+def files_of(checkpoint: Path) -> list[Path]:
+    """The files to serve: all of a compiled artifact. Raises PrepareError when something is missing."""
+    if is_artifact(checkpoint):
+        return [file for file in checkpoint.rglob("*") if file.is_file()]
     files = sorted(file for file in checkpoint.iterdir() if file.is_file() and model_files.is_served(file.name))
     lacking = model_files.missing_from({file.name for file in files})
     if lacking is not None:
@@ -70,6 +72,11 @@ def require_whole(checkpoint: Path) -> list[Path]:
             f"{checkpoint} has no {lacking}: it is no complete checkpoint (`save_pretrained` writes all of it)."
         )
     return files
+
+
+def is_artifact(directory: Path) -> bool:
+    """Whether a directory is compiled already."""
+    return (directory / model_files.MANIFEST).is_file()
 
 
 def require_space(size: int, target: Path) -> None:
@@ -82,23 +89,18 @@ def require_space(size: int, target: Path) -> None:
 def prepare(model: str, revision: str, out: Path, compile_options: list[str] | None) -> None:
     """Fill `out` with `model`; compiled with `compile_options` unless they are None or it is an artifact already."""
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        checkpoint = find_checkpoint(model, revision, Path(scratch))
-        if (checkpoint / model_files.MANIFEST).is_file():
-            files = [file for file in checkpoint.rglob("*") if file.is_file()]
-        else:
-            files = require_whole(checkpoint)
+        checkpoint = Path(model) if Path(model).is_dir() else download(model, revision, Path(scratch))
+        files = files_of(checkpoint)
         require_space(sum(file.stat().st_size for file in files), out)
-        if compile_options is None or (checkpoint / model_files.MANIFEST).is_file():
-            for file in files:
-                copy = out / file.relative_to(checkpoint)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, copy)
-        else:
+        if compile_options is not None and not is_artifact(checkpoint):
             command = [sys.executable, "-m", "compiler", str(checkpoint), str(out), *compile_options]
             if subprocess.run(command, check=False).returncode != 0:
-                raise PrepareError(
-                    f"{model} could not be compiled; the lines above say why. ENGINE=transformers serves it."
-                )
+                raise PrepareError(f"{model} was not compiled; the lines above say why. ENGINE=transformers serves it.")
+            return
+        for file in files:
+            copy = out / file.relative_to(checkpoint)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
 
 
 def main() -> None:
@@ -110,19 +112,19 @@ def main() -> None:
     parser.add_argument("--engine", default="transformers")
     parser.add_argument("--quantize", default="", help="for the compiled engine")
     parser.add_argument("--context-length", default="", help="for the compiled engine; empty is the checkpoint's own")
+    parser.add_argument("--check", action="store_true", help="only say what is wrong that can be seen at once")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     if options.model == "none":
         return
+    compile_options = None
+    if options.engine == "compiled":
+        compile_options = ["--quantize", options.quantize] if options.quantize else []
+        compile_options += ["--context-length", options.context_length] if options.context_length else []
     try:
-        if options.engine not in ENGINES:
-            raise PrepareError(f"ENGINE is {options.engine!r}; set it to one of {', '.join(ENGINES)}.")
-        compile_options = None
-        if options.engine == "compiled":
-            compile_options = ["--quantize", options.quantize] if options.quantize else []
-            if options.context_length:
-                compile_options += ["--context-length", options.context_length]
-        prepare(options.model, options.revision, options.out, compile_options)
+        require_usable(options.model, options.revision, options.engine)
+        if not options.check:
+            prepare(options.model, options.revision, options.out, compile_options)
     except PrepareError as error:
         sys.exit(f"error: {error}")
 

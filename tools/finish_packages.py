@@ -1,13 +1,16 @@
-"""Delete from an installed package folder what no request and no model load can reach.
+"""Make an installed package folder fit for an image: nothing that no request can reach, everything byte-compiled.
 
-Used once, in the image build. Every line of the lists says why its files are not needed at run time; what is not listed
-stays. Knows nothing of images.
+Used once, in the image build. Every line of the list says why its files are not needed at run time; what is not listed
+stays. Byte code is never checked against its source at import (unchecked-hash): one `stat` less per module, and file
+times that a copy changed cannot make it stale. A module without it would be compiled anew at every cold start.
 """
 
+import compileall
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from py_compile import PycInvalidationMode
 
 NOT_AT_RUN_TIME = (
     "bin",  # console scripts; the image starts modules
@@ -40,7 +43,7 @@ def reachable_by_nothing(packages: Path) -> Iterator[Path]:
 
 
 def main() -> None:
-    """Delete, and say how much went."""
+    """Delete, say how much went, and compile the rest on all cores; exit status 1 if a module does not compile."""
     packages = Path(sys.argv[1])
     freed = 0
     for path in list(reachable_by_nothing(packages)):
@@ -51,6 +54,8 @@ def main() -> None:
             freed += path.lstat().st_size
             path.unlink()
     print(f"{freed / 1e6:.0f} MB deleted from {packages}")
+    unchecked = PycInvalidationMode.UNCHECKED_HASH
+    sys.exit(not compileall.compile_dir(packages, quiet=1, workers=0, invalidation_mode=unchecked))
 
 
 if __name__ == "__main__":
