@@ -324,6 +324,20 @@ def test_a_client_gone_in_the_middle_of_its_body_leaves_nothing_behind(
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_prompts_and_completions_are_logged_only_where_a_setting_says_so(
+    llama_directory: Path, stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    for log_prompts in (False, True):
+        caplog.clear()
+        with Bench(llama_directory, log_prompts=log_prompts) as bench:
+            answer = bench.complete(prompt="a private matter", max_tokens=3, stream=stream)
+            wait_until(lambda: bench.serving.slots.admitted == 0, "the answer is sent")
+        assert ("a private matter" in caplog.text) is log_prompts
+        assert (repr(answer.content)[2:60] in caplog.text) is log_prompts
+
+
 def test_a_dependency_that_tests_override_gives_the_model(llama_directory: Path) -> None:
     model = deterministic_model(read_tokenizer(llama_directory), DeterministicEngine(context_length=77))
     app = create_app()
