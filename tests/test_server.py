@@ -19,7 +19,7 @@ from inference.keys import ApiKeys
 from server.serving import Serving
 from settings import Settings
 from tests.deterministic_engine import DeterministicEngine, deterministic_model, read_tokenizer
-from tests.running_server import PATIENCE, served, wait_until
+from tests.running_server import PATIENCE, SMALL_BUFFER, served, wait_until
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}]}
 
@@ -78,7 +78,10 @@ class Bench:
     def raw(self, body: dict[str, Any], path: str = "/v1/completions") -> socket.socket:
         """A connection on which a request was sent."""
         host, port = self.url.removeprefix("http://").split(":")
-        connection = socket.create_connection((host, int(port)), timeout=PATIENCE)
+        connection = socket.socket()
+        connection.settimeout(PATIENCE)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+        connection.connect((host, int(port)))
         content = json.dumps(body).encode()
         head = f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(content)}\r\n\r\n"
         connection.sendall(head.encode() + content)
@@ -274,9 +277,9 @@ def test_a_stream_that_is_refused_is_plain_json(llama_directory: Path) -> None:
 
 
 def test_a_reader_that_stalls_holds_no_slot(llama_directory: Path) -> None:
-    request = {"prompt": "the fox", "max_tokens": 600, "stream": True, "logprobs": 5, "n": 8}
+    request = {"prompt": "the fox", "max_tokens": 600, "stream": True, "logprobs": 5, "n": 2}
     with Bench(llama_directory, concurrency=1, queue_length=0) as bench, bench.raw(request):
-        wait_until(lambda: bench.metric("causal_lm_completion_tokens_total") == 4800, "the stream is computed")
+        wait_until(lambda: bench.metric("causal_lm_completion_tokens_total") == 1200, "the stream is computed")
         assert bench.complete(max_tokens=2).status_code == 200
 
 
@@ -310,6 +313,21 @@ def test_a_half_sent_body_is_given_up_and_its_connection_closed(llama_directory:
         assert answer.startswith(b"HTTP/1.1 400 ")
         assert b"did not arrive within 0.2 seconds" in answer
         assert bench.complete(max_tokens=1).status_code == 200
+
+
+def test_a_slow_body_keeps_nobody_waiting(llama_directory: Path) -> None:
+    content = json.dumps({"prompt": "the fox", "max_tokens": 2}).encode()
+    with Bench(llama_directory, concurrency=1, queue_length=0) as bench:
+        host, port = bench.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
+            head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(content)}\r\n\r\n"
+            connection.sendall(head.encode())
+            for byte in content:
+                assert bench.client.get("/health").status_code == 200
+                connection.sendall(bytes([byte]))
+                if byte == ord(","):
+                    assert bench.complete(max_tokens=2).status_code == 200
+            assert connection.recv(12) == b"HTTP/1.1 200"
 
 
 def test_a_client_gone_in_the_middle_of_its_body_leaves_nothing_behind(
