@@ -18,6 +18,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, FastAPI, Request, Response, Security
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
 from aws.secrets import make_keys
@@ -59,6 +60,15 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     serving.slots.close()
 
 
+class Anything(PathConvertor):
+    """A path parameter that may hold whatever a client sends: Starlette's own `path` stops at a line break."""
+
+    regex = "(?s:.+)"
+
+
+register_url_convertor("anything", Anything())
+
+
 def get_serving(request: Request) -> Serving:
     """The process's model and what serves it. Tests override this dependency."""
     serving: Serving = request.app.state.serving
@@ -73,7 +83,7 @@ async def admit(request: Request, serving: Served, _: Annotated[Any, Security(be
     """Every route but /health: not while draining, and with a valid key where keys are set up."""
     if serving.draining:
         raise DrainingError
-    check_key(request.url.path, request.headers.get("authorization"), serving.keys)
+    check_key(request.scope["path"], request.headers.get("authorization"), serving.keys)
 
 
 async def body_of(request: Request, serving: Served) -> bytes:
@@ -114,7 +124,7 @@ async def list_models(request: Request, serving: Served) -> Response:
 
 
 @guarded.get(
-    "/v1/models/{model_id:path}", response_model=ModelObject, responses={**READ_ERRORS, **error_responses(404)}
+    "/v1/models/{model_id:anything}", response_model=ModelObject, responses={**READ_ERRORS, **error_responses(404)}
 )
 async def retrieve_model(request: Request, serving: Served, model_id: str) -> Response:
     """The served model, by its id."""
@@ -139,7 +149,7 @@ async def health(request: Request, serving: Served) -> Response:
 
 
 def _read(request: Request, serving: Serving) -> Response:
-    path = request.url.path
+    path = request.scope["path"]
     asked = HttpRequest(request.method, path, dict(request.headers), b"")
     settings = serving.settings
     return _response(
@@ -160,7 +170,7 @@ async def refused(request: Request, error: Exception) -> Response:
 async def unrouted(request: Request, error: Exception) -> Response:
     """What the router found no endpoint for, in the API's words."""
     assert isinstance(error, HTTPException)
-    path, method = request.url.path, request.method
+    path, method = request.scope["path"], request.method
     try:
         if error.status_code == 405 and path in SERVER_ROUTES:
             raise MethodNotAllowedError(f"{path} takes GET, not {method[:20]}.", allow="GET")

@@ -10,6 +10,7 @@ import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from inference.errors import InvalidRequestError
 from inference.routes import HttpRequest, HttpResponse
@@ -112,5 +113,5 @@ def _http_event(event: dict[str, Any], source: Source, method: Any, path: str, h
         except binascii.Error:
             raw = b"\xff"  # not base64: no JSON either, and refused as such
     names = {name.lower(): str(value) for name, value in headers.items()}
-    path = path.rstrip("/") or "/"
+    path = unquote(path).rstrip("/") or "/"
     return HttpEvent(source, HttpRequest(str(method).upper(), path, names, raw))

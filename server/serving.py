@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,24 +51,22 @@ class Serving:
         """Put a drain before what the server does at SIGTERM, which is to stop listening at once."""
         loop = asyncio.get_running_loop()
         stop = signal.getsignal(signal.SIGTERM)
+        if not callable(stop) or threading.current_thread() is not threading.main_thread():
+            yield  # signals are somebody else's
+            return
         drains: list[asyncio.Task[None]] = []
 
         async def drain() -> None:
             await self.drain()
-            if callable(stop):
-                stop(signal.SIGTERM, None)
-                # To uvicorn a second signal means: no longer wait for clients that do not read.
-                loop.call_later(SENDING_SECONDS, stop, signal.SIGINT, None)
+            stop(signal.SIGTERM, None)
+            # To uvicorn a second signal means: no longer wait for clients that do not read.
+            loop.call_later(SENDING_SECONDS, stop, signal.SIGINT, None)
 
         def begin() -> None:
             if not drains:
                 drains.append(asyncio.create_task(drain()))
 
-        try:
-            loop.add_signal_handler(signal.SIGTERM, begin)
-        except (ValueError, RuntimeError):  # not the main thread: signals are somebody else's
-            yield
-            return
+        loop.add_signal_handler(signal.SIGTERM, begin)
         try:
             yield
         finally:

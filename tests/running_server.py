@@ -18,6 +18,8 @@ from server.serving import Serving
 ROOT = Path(__file__).parent.parent
 PATIENCE = 60.0
 """Seconds after which a condition that has not come true fails a test; never a measure of speed."""
+SMALL_BUFFER = 16_384
+"""Bytes the kernel holds of what was sent and not read, so that a client that does not read is soon noticed."""
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
@@ -34,6 +36,7 @@ def served(serving: Serving) -> Iterator[str]:
     app = create_app()
     app.state.serving = serving
     listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
     server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None, timeout_graceful_shutdown=10))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

@@ -256,6 +256,7 @@ REQUESTS: Mapping[str, tuple[str, str, bytes]] = {
     "an unknown route": ("GET", "/v1/embeddings", b""),
     "the root": ("GET", "/", b""),
     "another model": ("GET", "/v1/models/a/b%20c", b""),
+    "another model, with a line break": ("GET", "/v1/models/a%0Ab%3Fc%23d", b""),
     "models": ("GET", "/v1/models", b""),
     "models, with a slash and a query": ("GET", "/v1/models/?limit=3", b""),
     "the model": ("GET", "/v1/models/tiny", b""),

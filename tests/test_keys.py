@@ -19,7 +19,7 @@ from engines.base import LoadError
 from inference.errors import AuthenticationError
 from inference.keys import RETRY_SECONDS, ApiKeys
 from settings import Settings
-from tests.running_server import ROOT, wait_until
+from tests.running_server import PATIENCE, ROOT, wait_until
 
 SECRET = "sk-one-that-must-not-show"
 
@@ -51,7 +51,7 @@ class Source:
         self.gate.set()
 
     def __call__(self) -> tuple[str, ...]:
-        self.gate.wait()
+        assert self.gate.wait(PATIENCE)
         self.fetches += 1
         if not self.keys:
             raise LoadError("the secret is gone")
@@ -106,7 +106,12 @@ def test_fetched_keys_are_read_again_in_the_background_when_old() -> None:
     source.gate.set()
     wait_until(lambda: accepts(keys, "b"), "the new key is known")
     assert source.fetches == 2
+    clock.now += 299
     assert accepts(keys, "fixed")
+    for thread in threading.enumerate():
+        if thread.name == "api-keys":
+            thread.join()
+    assert source.fetches == 2
     source.keys = ("b",)
     clock.now += 301
     accepts(keys, "b")
@@ -256,8 +261,10 @@ def test_no_repr_shows_a_key() -> None:
 def test_no_log_and_no_error_shows_a_key(llama_directory: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The handler in a process of its own, with everything logged that can be."""
     script = f"""
-import json, logging
+import json, logging, sys, types
 logging.basicConfig(level=logging.DEBUG)
+from tests.deterministic_engine import DeterministicEngine
+sys.modules["engines.transformers_engine"] = types.SimpleNamespace(load=lambda *args, **settings: DeterministicEngine())
 import handler
 class Context:
     aws_request_id = function_name = memory_limit_in_mb = invoked_function_arn = "x"

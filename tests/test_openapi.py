@@ -53,4 +53,4 @@ def test_every_response_is_as_documented(url: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_every_response_is_as_documented_for_long(url: str, tmp_path: Path) -> None:
-    fuzz(url, 2000, tmp_path)
+    fuzz(url, 1000, tmp_path)

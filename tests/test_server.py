@@ -19,7 +19,7 @@ from inference.keys import ApiKeys
 from server.serving import Serving
 from settings import Settings
 from tests.deterministic_engine import DeterministicEngine, deterministic_model, read_tokenizer
-from tests.running_server import PATIENCE, served, wait_until
+from tests.running_server import PATIENCE, SMALL_BUFFER, served, wait_until
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}]}
 
@@ -78,7 +78,10 @@ class Bench:
     def raw(self, body: dict[str, Any], path: str = "/v1/completions") -> socket.socket:
         """A connection on which a request was sent."""
         host, port = self.url.removeprefix("http://").split(":")
-        connection = socket.create_connection((host, int(port)), timeout=PATIENCE)
+        connection = socket.socket()
+        connection.settimeout(PATIENCE)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+        connection.connect((host, int(port)))
         content = json.dumps(body).encode()
         head = f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(content)}\r\n\r\n"
         connection.sendall(head.encode() + content)
@@ -274,9 +277,9 @@ def test_a_stream_that_is_refused_is_plain_json(llama_directory: Path) -> None:
 
 
 def test_a_reader_that_stalls_holds_no_slot(llama_directory: Path) -> None:
-    request = {"prompt": "the fox", "max_tokens": 600, "stream": True, "logprobs": 5, "n": 8}
+    request = {"prompt": "the fox", "max_tokens": 600, "stream": True, "logprobs": 5, "n": 2}
     with Bench(llama_directory, concurrency=1, queue_length=0) as bench, bench.raw(request):
-        wait_until(lambda: bench.metric("causal_lm_completion_tokens_total") == 4800, "the stream is computed")
+        wait_until(lambda: bench.metric("causal_lm_completion_tokens_total") == 1200, "the stream is computed")
         assert bench.complete(max_tokens=2).status_code == 200
 
 
@@ -312,6 +315,21 @@ def test_a_half_sent_body_is_given_up_and_its_connection_closed(llama_directory:
         assert bench.complete(max_tokens=1).status_code == 200
 
 
+def test_a_slow_body_keeps_nobody_waiting(llama_directory: Path) -> None:
+    content = json.dumps({"prompt": "the fox", "max_tokens": 2}).encode()
+    with Bench(llama_directory, concurrency=1, queue_length=0) as bench:
+        host, port = bench.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
+            head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(content)}\r\n\r\n"
+            connection.sendall(head.encode())
+            for byte in content:
+                assert bench.client.get("/health").status_code == 200
+                connection.sendall(bytes([byte]))
+                if byte == ord(","):
+                    assert bench.complete(max_tokens=2).status_code == 200
+            assert connection.recv(12) == b"HTTP/1.1 200"
+
+
 def test_a_client_gone_in_the_middle_of_its_body_leaves_nothing_behind(
     llama_directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -322,6 +340,20 @@ def test_a_client_gone_in_the_middle_of_its_body_leaves_nothing_behind(
         assert bench.complete(max_tokens=1).status_code == 200
         assert bench.serving.slots.admitted == 0
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_prompts_and_completions_are_logged_only_where_a_setting_says_so(
+    llama_directory: Path, stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    for log_prompts in (False, True):
+        caplog.clear()
+        with Bench(llama_directory, log_prompts=log_prompts) as bench:
+            answer = bench.complete(prompt="a private matter", max_tokens=3, stream=stream)
+            wait_until(lambda: bench.serving.slots.admitted == 0, "the answer is sent")
+        assert ("a private matter" in caplog.text) is log_prompts
+        assert (repr(answer.content)[2:60] in caplog.text) is log_prompts
 
 
 def test_a_dependency_that_tests_override_gives_the_model(llama_directory: Path) -> None:

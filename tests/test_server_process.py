@@ -95,13 +95,20 @@ def test_sigterm_lets_running_requests_finish_and_refuses_new_ones(llama_directo
 def test_sigterm_cuts_what_lasts_too_long_and_leaves_those_who_do_not_read(
     llama_directory: Path, tmp_path: Path
 ) -> None:
-    env = {"MODEL_DIR": str(llama_directory), "SECONDS_PER_TOKEN": "0.02", "DRAIN_TIMEOUT": "0.5", "CONCURRENCY": "2"}
+    env = {
+        "MODEL_DIR": str(llama_directory),
+        "SECONDS_PER_TOKEN": "0.02",
+        "DRAIN_TIMEOUT": "0.5",
+        "BODY_TIMEOUT": "999",
+    }
     with uvicorn("tests.deterministic_app:app", tmp_path, **env) as server:
         wait_until(server.listens, "the server listens")
         running = stream(server, max_tokens=600)
         parts = [next(running)]
         with closing(socket.create_connection(("127.0.0.1", server.port))) as half_sent:
-            half_sent.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
+            headers = b"host: x\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n"
+            half_sent.sendall(b"POST /v1/completions HTTP/1.1\r\n" + headers)
+            assert half_sent.recv(12) == b"HTTP/1.1 100"  # the body is being read
             server.process.send_signal(signal.SIGTERM)
             parts += running
             assert parts[-1]["choices"][0]["cut_by_deadline"] is True

@@ -116,7 +116,7 @@ def rest_event(method: str, target: str, headers: Mapping[str, str], body: bytes
 def http_event(method: str, target: str, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
     """Payload 2.0, as an HTTP API sends it."""
     parts = urlsplit(target)
-    path = unquote(parts.path)
+    path = parts.path
     event = {
         "version": "2.0",
         "routeKey": "$default",
