@@ -35,7 +35,7 @@ from inference.routes import HttpRequest, HttpResponse, check_key, check_route, 
 from model_loader import get_model
 from server.answers import GeneratedAnswer
 from server.bodies import read_body
-from server.documentation import document, error_responses
+from server.documentation import document, error_responses, streamed
 from server.front import SERVER_ROUTES, Front
 from server.serving import DrainingError, Serving
 from settings import Settings
@@ -87,16 +87,10 @@ READ_ERRORS = error_responses(401, 405, 500, 503)
 guarded = APIRouter(dependencies=[Depends(admit)])
 
 
-def streamed(chunk: str) -> dict[int | str, dict[str, Any]]:
-    """What the documentation says of a successful answer with `stream`."""
-    description = f"The answer, or with `stream` server-sent events: {chunk} objects, then `[DONE]`."
-    return {200: {"description": description, "content": {"text/event-stream": {"schema": {"type": "string"}}}}}
-
-
 @guarded.post(
     "/v1/completions",
     response_model=Completion,
-    responses={**streamed(Completion.__name__), **GENERATION_ERRORS},
+    responses={**streamed(Completion), **GENERATION_ERRORS},
 )
 async def create_completion(request: Request, serving: Served, body: Body) -> Response:
     """Continue one prompt or several."""
@@ -106,7 +100,7 @@ async def create_completion(request: Request, serving: Served, body: Body) -> Re
 @guarded.post(
     "/v1/chat/completions",
     response_model=ChatCompletion,
-    responses={**streamed(ChatCompletionChunk.__name__), **GENERATION_ERRORS},
+    responses={**streamed(ChatCompletionChunk), **GENERATION_ERRORS},
 )
 async def create_chat_completion(request: Request, serving: Served, body: Body) -> Response:
     """The assistant's next turn."""

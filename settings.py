@@ -42,6 +42,12 @@ class Settings:
     """API_KEYS_PARAMETER: name of an SSM parameter that holds keys."""
     api_keys_max_age: float = 300.0
     """API_KEYS_MAX_AGE: seconds after which a request has the secret or parameter read again, in the background."""
+    host: str = "127.0.0.1"
+    """HOST: server only, `python -m server`: address to listen on; 0.0.0.0 in a container."""
+    port: int = 8000
+    """PORT: server only, `python -m server`."""
+    workers: int = 1
+    """WORKERS: server only, `python -m server`: processes, each with a copy of the model."""
     concurrency: int = 2
     """CONCURRENCY: server only: generations that run at once."""
     queue_length: int = 64
@@ -76,6 +82,9 @@ class Settings:
             api_keys_secret=env.get("API_KEYS_SECRET") or default.api_keys_secret,
             api_keys_parameter=env.get("API_KEYS_PARAMETER") or default.api_keys_parameter,
             api_keys_max_age=_seconds(env, "API_KEYS_MAX_AGE", default.api_keys_max_age),
+            host=env.get("HOST") or default.host,
+            port=_whole(env, "PORT", default.port),
+            workers=_whole(env, "WORKERS", default.workers, least=1),
             concurrency=_whole(env, "CONCURRENCY", default.concurrency, least=1),
             queue_length=_whole(env, "QUEUE_LENGTH", default.queue_length),
             request_timeout=_seconds(env, "REQUEST_TIMEOUT", default.request_timeout),

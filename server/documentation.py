@@ -8,8 +8,9 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
 
-from inference.response_types import ErrorEnvelope
+from inference.response_types import ChatCompletionChunk, ErrorEnvelope
 from inference.routes import REQUEST_KINDS
 
 SCHEMAS = "#/components/schemas/"
@@ -37,6 +38,16 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return documented
 
 
+def streamed(chunk: type) -> dict[int | str, dict[str, Any]]:
+    """What a route's documentation says of a success: beside its whole answer, the events of a stream."""
+    sent = {"anyOf": [{"$ref": SCHEMAS + chunk.__name__}, {"$ref": SCHEMAS + ErrorEnvelope.__name__}]}
+    data = [{"const": "[DONE]"}, {"contentMediaType": "application/json", "contentSchema": sent}]
+    # Before OpenAPI 3.2 the schema of an event stream is that of one event.
+    event = {"type": "object", "properties": {"data": {"type": "string", "anyOf": data}}, "required": ["data"]}
+    description = f"The answer; with `stream` server-sent events, {chunk.__name__} objects and then `[DONE]`."
+    return {200: {"description": description, "content": {"text/event-stream": {"schema": event}}}}
+
+
 def document(app: FastAPI) -> dict[str, Any]:
     """The application's OpenAPI document, made once."""
     if app.openapi_schema is None:
@@ -44,6 +55,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         schemas = made["components"]["schemas"]
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
+        _add(schemas, TypeAdapter(ChatCompletionChunk).json_schema(ref_template=SCHEMAS + "{model}"))
         for schema in schemas.values():
             schema.setdefault("additionalProperties", False)
         for operations in made["paths"].values():
@@ -52,13 +64,19 @@ def document(app: FastAPI) -> dict[str, Any]:
                 if "security" in operation:
                     operation["security"].append({})  # keys are optional
         for path, kind in REQUEST_KINDS.items():
-            schema = kind.model_json_schema(ref_template=SCHEMAS + "{model}")
-            for name, part in {**schema.pop("$defs", {}), kind.__name__: schema}.items():
-                schemas[name] = _with_null(part)
+            asked: dict[str, Any] = {}
+            _add(asked, kind.model_json_schema(ref_template=SCHEMAS + "{model}"))
+            schemas |= {name: _with_null(schema) for name, schema in asked.items()}
             content = {"application/json": {"schema": {"$ref": SCHEMAS + kind.__name__}}}
             made["paths"][path]["post"]["requestBody"] = {"required": True, "content": content}
         app.openapi_schema = made
     return app.openapi_schema
+
+
+def _add(schemas: dict[str, Any], schema: dict[str, Any]) -> None:
+    """A schema by its title, and those it refers to by their names."""
+    schemas.update(schema.pop("$defs", {}))
+    schemas[schema["title"]] = schema
 
 
 def _with_null(schema: dict[str, Any]) -> dict[str, Any]:

@@ -38,3 +38,13 @@ def llama_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def llama(llama_directory: Path) -> Model:
     """That checkpoint, loaded as the entry points load one."""
     return model_loader.load_model(Settings(model_dir=str(llama_directory)))
+
+
+@pytest.fixture(scope="session")
+def llama_artifact(llama_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That checkpoint, compiled in float32 for every level of this machine's architecture."""
+    from compiler.build import build  # imports what only compilers need
+
+    artifact = tmp_path_factory.mktemp("artifacts") / "tiny-llama"
+    build(llama_directory, artifact, "none")
+    return artifact

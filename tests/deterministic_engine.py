@@ -13,7 +13,6 @@ from engines.base import Logits, TokenIds
 from inference.chat import ChatTemplate
 from inference.model import Model
 from inference.tokenizer import Tokenizer
-from tests.checkpoints import VOCAB
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
@@ -35,7 +34,8 @@ class DeterministicEngine:
     """Logits looked up by a hash of all tokens so far; id 0, end of sequence, is never likely."""
 
     name, dtype, device = "deterministic", "float32", "cpu"
-    vocab_size = VOCAB
+    vocab_size = 320
+    """That of the tokenizers in `tests/checkpoints.py`."""
 
     def __init__(
         self, context_length: int = 640, before_forward: Callable[[], None] = lambda: None, prefill_chunk: int = 512
@@ -44,7 +44,7 @@ class DeterministicEngine:
         self.prefill_chunk = prefill_chunk
         self.before_forward = before_forward
         self.forwards = 0
-        self._table = np.random.default_rng(0).standard_normal((ROWS, VOCAB)).astype(np.float32) * 3
+        self._table = np.random.default_rng(0).standard_normal((ROWS, self.vocab_size)).astype(np.float32) * 3
         self._table[:, 0] = -100.0
 
     def new_cache(self, capacity: int) -> HistoryCache:

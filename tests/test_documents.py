@@ -14,14 +14,8 @@ def test_the_readme_lists_every_setting_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", README, flags=re.MULTILINE))
     default = Settings()
     expected = {field.name.upper(): getattr(default, field.name) for field in fields(Settings)}
-    shown = {
-        name: "`models/demo`"
-        if name == "MODEL_DIR"
-        else f"`{str(value).lower()}`"
-        if value != ""
-        else "the directory's name"
-        for name, value in expected.items()
-    }
+    shown = {name: f"`{str(value).lower()}`" if value not in ("", ()) else "none" for name, value in expected.items()}
+    shown |= {"MODEL_DIR": "`models/demo`", "MODEL_NAME": "the directory's name"}
     assert {name: rows.get(name) for name in shown} == shown
 
 

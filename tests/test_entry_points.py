@@ -232,6 +232,7 @@ REQUESTS: Mapping[str, tuple[str, str, bytes]] = {
     "an unknown field": ("POST", COMPLETIONS, completion(best_of=2)),
     "a misspelt field": ("POST", COMPLETIONS, completion(temprature=1)),
     "out of range": ("POST", COMPLETIONS, completion(temperature=-1)),
+    "a penalty that is nearly nothing": ("POST", COMPLETIONS, completion(repetition_penalty=5e-324)),
     "five stops": ("POST", COMPLETIONS, completion(stop=list("abcde"))),
     "an unknown model": ("POST", COMPLETIONS, completion(model="gpt-9")),
     "stream options without a stream": ("POST", COMPLETIONS, completion(stream_options={"include_usage": True})),

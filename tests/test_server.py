@@ -258,6 +258,12 @@ def test_the_unforeseen_is_logged_under_an_id_and_told_as_nothing_more(
         wait_until(lambda: bench.serving.slots.admitted == 0, "the slot is free")
 
 
+def test_a_temperature_that_is_nearly_nothing_is_greedy(llama_directory: Path) -> None:
+    with Bench(llama_directory) as bench:
+        answers = [bench.complete(max_tokens=9, temperature=value).json() for value in (0, 5e-324)]
+    assert answers[0]["choices"] == answers[1]["choices"]
+
+
 def test_a_stream_that_is_refused_is_plain_json(llama_directory: Path) -> None:
     with Bench(llama_directory) as bench:
         for body in ({"stream": True}, {"prompt": "x", "stream": True, "temperature": 9}):

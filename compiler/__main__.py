@@ -1,0 +1,73 @@
+"""`python -m compiler CHECKPOINT OUT --quantize int8`, and `python -m compiler --verify OUT`."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from engines import artifact
+from engines.base import LoadError
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m compiler", description=__doc__)
+    parser.add_argument("checkpoint", nargs="?", type=Path, help="a directory that transformers loads as a causal LM")
+    parser.add_argument("out", nargs="?", type=Path, help="the artifact directory to write")
+    parser.add_argument("--quantize", choices=("none", "int8", "int4"), default="int8")
+    parser.add_argument(
+        "--context-length", type=int, help="most tokens of prompt and completion (default: the model's)"
+    )
+    parser.add_argument(
+        "--isa", nargs="+", choices=sorted(artifact.LEVEL_FLAGS), help="default: all of this machine's architecture"
+    )
+    parser.add_argument(
+        "--text", type=Path, help="held-out text to measure perplexity on (default: CHECKPOINT/heldout.txt)"
+    )
+    parser.add_argument("--verify", type=Path, metavar="OUT", help="compare an artifact's files with their sha256")
+    arguments = parser.parse_args()
+    if (arguments.verify is None) == (arguments.out is None):
+        parser.error("give CHECKPOINT and OUT, or --verify OUT")
+    return arguments
+
+
+def _verify(directory: Path) -> None:
+    compiled = artifact.read(directory)
+    compiled.verify()
+    print(f"{directory}: {len(compiled.files)} files as compiled.")
+
+
+def _compile(arguments: argparse.Namespace) -> None:
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from compiler import check  # torch and transformers are imported from here on
+    from compiler.build import build
+
+    seconds = build(arguments.checkpoint, arguments.out, arguments.quantize, arguments.context_length, arguments.isa)
+    text = arguments.text or arguments.checkpoint / "heldout.txt"
+    comparison = check.compare(arguments.checkpoint, arguments.out, text if text.exists() else None)
+    print(check.table(comparison, seconds))
+    if not check.acceptable(comparison, arguments.quantize):
+        (arguments.out / artifact.MANIFEST).unlink()
+        raise LoadError(
+            "The compiled model does not agree with transformers, so its manifest was removed; serve this checkpoint "
+            "with the transformers engine."
+        )
+
+
+def main() -> int:
+    """Exit status: 0, or 1 after one sentence on standard error."""
+    arguments = _arguments()
+    from compiler.errors import UnsupportedModelError
+
+    try:
+        if arguments.verify:
+            _verify(arguments.verify)
+        else:
+            _compile(arguments)
+    except (LoadError, UnsupportedModelError, ValueError, FileExistsError) as error:
+        print(f"compiler: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""The whole compilation, top to bottom: load, export, pack and rewrite, generate C++, compile, package."""
+
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+import transformers
+from torch import Tensor
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from compiler import codegen, export, package
+from compiler.errors import UnsupportedModelError
+from compiler.ops import Kind
+from compiler.pack import pack
+from compiler.rewrite import PackedWeights, rewrite
+from engines.artifact import FORMAT, WEIGHTS, levels_here
+
+QUANTIZATIONS = {
+    # name: (linears, vocabulary-sized matrices, bytes per cache element). The embedding and the head stay int8 in
+    # int4 models: they are where four bits cost most accuracy.
+    "none": (Kind.FLOAT32, Kind.FLOAT32, 4),
+    "int8": (Kind.INT8, Kind.INT8, 2),
+    "int4": (Kind.INT4, Kind.INT8, 2),
+}
+DTYPES = {"none": "float32", "int8": "int8", "int4": "int4"}
+
+
+def _context_length(model: transformers.PreTrainedModel, wanted: int | None) -> int:
+    most = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 0)
+    if wanted is None:
+        wanted = most or 2048
+    if wanted < 1 or (most and wanted > most):
+        raise ValueError(f"--context-length must lie between 1 and the checkpoint's {most}, not {wanted}")
+    return wanted
+
+
+def build(
+    checkpoint: Path,
+    target: Path,
+    quantize: str,
+    context_length: int | None = None,
+    levels: Sequence[str] | None = None,
+) -> float:
+    """Compile `checkpoint` into the artifact `target`; seconds taken. Raises UnsupportedModelError with the reason."""
+    started = time.perf_counter()
+    levels = levels or levels_here()
+    if not levels or not set(levels) <= set(levels_here()):
+        raise UnsupportedModelError("this machine cannot compile for the instruction sets asked for")
+    linear, table, element_bytes = QUANTIZATIONS[quantize]
+    with package.staging(target) as staged, tempfile.TemporaryDirectory() as work, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's about its own internals
+        steps = tqdm(total=3 + 2 * 2 + 3 * len(levels), desc="load", unit="step")
+
+        def step(description: str) -> None:
+            steps.set_description(description)
+            steps.update()
+
+        model = export.load(checkpoint)
+        context = _context_length(model, context_length)
+        step("export")
+        exported = export.export(model)
+        weights = PackedWeights(pack)
+        graphs: list[dict[str, Tensor]] = []
+        sources: dict[str, codegen.Source] = {}
+        for name, program in (("decode", exported.decode), ("prefill", exported.prefill)):
+            step(f"{name}: rewrite")
+            rewritten = export.again(program, lambda module: rewrite(module, weights, linear, table))
+            step(f"{name}: generate")
+            sources[name] = codegen.generate(rewritten, Path(work) / name)
+            values = {**rewritten.state_dict, **rewritten.constants}
+            graphs.append({code: values[original] for code, original in sources[name].constants.items()})
+        step("write weights")
+        constants = package.write_weights(staged / WEIGHTS, graphs)
+        for level in levels:
+            (staged / level).mkdir()
+        with ThreadPoolExecutor() as pool:
+            for level, _ in zip(
+                levels, pool.map(lambda name: codegen.build_runtime(name, staged / name), levels), strict=True
+            ):
+                step(f"compiled {level}")
+            jobs = [(name, level) for level in levels for name in sources]
+            for (name, level), _ in zip(
+                jobs,
+                pool.map(lambda j: codegen.build_graph(sources[j[0]], j[1], staged / j[1], j[0]), jobs),
+                strict=True,
+            ):
+                step(f"compiled {level} {name}")
+        package.copy_checkpoint_files(checkpoint, staged)
+        package.write_manifest(
+            staged,
+            {
+                "format": FORMAT,
+                "model": {"architecture": type(model).__name__, "sha256": package.checkpoint_digest(checkpoint)},
+                "dtype": DTYPES[quantize],
+                "quantization": quantize,
+                "context_length": context,
+                "vocab_size": exported.vocab_size,
+                "prefill_chunk": min(export.PREFILL_CHUNK, context),
+                "cache": {
+                    "elements_per_token": sum(layer.elements_per_token for layer in exported.layers),
+                    "element_bytes": element_bytes,
+                },
+                "levels": list(levels),
+                "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+                "constants": constants,
+            },
+        )
+        step("done")
+        steps.close()
+    return time.perf_counter() - started

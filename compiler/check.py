@@ -1,0 +1,115 @@
+"""Artifact against checkpoint: both engines in fresh processes, their logits compared, one table printed.
+
+Knows nothing of how the artifact was made.
+"""
+
+import io
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engines import artifact
+from engines.machine import usable_vcpus
+
+# Least share of positions whose most likely token agrees with transformers', below which something is broken rather
+# than rounded; and the largest relative difference of float32 logits.
+_AGREEMENT = {"none": 0.99, "int8": 0.6, "int4": 0.2}
+_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the table shows. Relative differences are to the largest logit; times in seconds and milliseconds."""
+
+    size_bytes: int
+    difference: float
+    agreement: float
+    compiled: dict[str, float]
+    reference: dict[str, float]
+    perplexity: tuple[float, float] | None
+
+
+def _prompts(vocab_size: int, context: int, chunk: int) -> dict[str, npt.NDArray[np.int64]]:
+    """Random ids: a short prompt, a single token, and one longer than a prefill chunk where the context allows."""
+    random = np.random.default_rng(0)
+    lengths = sorted({min(18, context), 1, min(chunk + 40, context)} - {0}, key=lambda n: n != min(18, context))
+    return {f"p{i}": random.integers(0, vocab_size, n) for i, n in enumerate(lengths)}
+
+
+def _held_out(checkpoint: Path, text: Path) -> npt.NDArray[np.int64]:
+    from tokenizers import Tokenizer
+
+    encoded = Tokenizer.from_file(str(checkpoint / "tokenizer.json")).encode(text.read_text()[:400_000])
+    return np.array(encoded.ids[:16_384], np.int64)
+
+
+def _measure(kind: str, directory: Path, threads: int, request: dict[str, Any]) -> dict[str, Any]:
+    stream = io.BytesIO()
+    np.savez(stream, started=time.time(), **request)
+    done = subprocess.run(
+        [sys.executable, "-m", "compiler.measure", kind, str(directory), str(threads)],
+        input=stream.getvalue(), stdout=subprocess.PIPE, check=False, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"the {kind} engine failed on {directory} (exit status {done.returncode})")
+    return dict(np.load(io.BytesIO(done.stdout)))
+
+
+def compare(checkpoint: Path, target: Path, text: Path | None) -> Comparison:
+    """Run both engines on the same prompts, and on held-out `text` where there is one."""
+    compiled = artifact.read(target)
+    request: dict[str, Any] = dict(_prompts(compiled.vocab_size, compiled.context_length, compiled.prefill_chunk))
+    if text is not None:
+        request["text"] = _held_out(checkpoint, text)
+    threads = usable_vcpus()
+    ours = _measure("compiled", target.resolve(), threads, request)
+    theirs = _measure("transformers", checkpoint.resolve(), threads, request)
+    names = [name for name in ours if name.startswith("l")]
+    difference = max(float(np.abs(ours[n] - theirs[n][-len(ours[n]) :]).max() / np.abs(theirs[n]).max()) for n in names)
+    same = np.concatenate([ours[n].argmax(1) == theirs[n][-len(ours[n]) :].argmax(1) for n in names])
+    perplexity = None
+    if text is not None:
+        same = ours["choices"] == theirs["choices"]
+        perplexity = (float(np.exp(ours["nll"].mean())), float(np.exp(theirs["nll"].mean())))
+    figures = ("first_token_s", "token_ms", "peak_bytes")
+    return Comparison(
+        sum(size for size, _ in compiled.files.values()),
+        difference,
+        float(same.mean()),
+        {name: float(ours[name]) for name in figures},
+        {name: float(theirs[name]) for name in figures},
+        perplexity,
+    )
+
+
+def acceptable(comparison: Comparison, quantize: str) -> bool:
+    """Whether the differences are those of rounding."""
+    exact = quantize != "none" or comparison.difference <= _TOLERANCE
+    return exact and comparison.agreement >= _AGREEMENT[quantize]
+
+
+def table(comparison: Comparison, seconds: float) -> str:
+    """The figures as Markdown."""
+    c, r = comparison.compiled, comparison.reference
+    lines = [
+        "| | compiled | transformers (float32) |",
+        "| --- | --- | --- |",
+        f"| size on disk, MB | {comparison.size_bytes / 1e6:.1f} | |",
+        f"| compile time, s | {seconds:.0f} | |",
+        f"| process start to first token, s | {c['first_token_s']:.2f} | {r['first_token_s']:.2f} |",
+        f"| ms per token | {c['token_ms']:.2f} | {r['token_ms']:.2f} |",
+        f"| peak memory, MB | {c['peak_bytes'] / 1e6:.0f} | {r['peak_bytes'] / 1e6:.0f} |",
+        f"| largest difference of logits, relative | {comparison.difference:.1e} | |",
+        f"| same most likely token | {100 * comparison.agreement:.2f} % | |",
+    ]
+    if comparison.perplexity:
+        ours, theirs = comparison.perplexity
+        change = 100 * (ours / theirs - 1)
+        lines.append(f"| perplexity of the held-out text | {ours:.4f} ({change:+.2f} %) | {theirs:.4f} |")
+    return "\n".join(lines)

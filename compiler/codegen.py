@@ -1,0 +1,107 @@
+"""Rewritten graph -> C++ -> a shared library per instruction-set level.
+
+Inductor writes plain scalar C++ here (no vectors of its own), so the same source serves every level and the C++
+compiler vectorises it for exactly the level asked for: the build machine's own CPU never decides. Knows nothing of
+weights' values.
+"""
+
+import re
+import subprocess
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compiler import ops
+from compiler.errors import UnsupportedModelError
+
+NATIVE = Path(__file__).parent / "native"
+
+LEVEL_FLAGS = {
+    "x86-64-v3": ["-march=x86-64-v3", "-mtune=generic"],
+    "x86-64-v4": ["-march=x86-64-v4", "-mavx512vnni", "-mprefer-vector-width=512", "-mtune=generic"],
+    "aarch64": ["-march=armv8.2-a+fp16+dotprod"],
+}
+
+_FLAGS = [
+    "-std=c++20", "-O3", "-DNDEBUG", "-fPIC", "-fopenmp", "-fvisibility=hidden", "-fno-gnu-unique", "-w",
+    "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
+]  # fmt: skip
+# For generated code only. Sums may be reassociated, so that they vectorise (the kernels must not have that: they round
+# by adding and subtracting), and partial redundancy elimination keeps off, which otherwise spoils the loops of norms.
+_GENERATED = ["-fno-signed-zeros", "-fassociative-math", "-fno-tree-pre"]
+
+
+# Inductor never passes one buffer to a kernel twice; told so, the C++ compiler hoists and vectorises more.
+_RESTRICT = re.compile(r"\b(float|int64_t|bool|int32_t|uint8_t)\* ((?:in|out|in_out)_ptr\d+)(?=[,)])")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The generated C++ of one graph. `constants`: its constants' names in the code -> their names in the graph."""
+
+    path: Path
+    constants: dict[str, str]
+
+
+def generate(program: torch.export.ExportedProgram, directory: Path) -> Source:
+    """Lower one graph to C++ with AOTInductor; `directory` receives the source."""
+    options: dict[str, Any] = {
+        "aot_inductor.package": True,
+        "aot_inductor.package_cpp_only": True,
+        "aot_inductor.package_constants_in_so": False,
+        "aot_inductor.custom_ops_to_c_shims": ops.C_SHIMS,
+        "aot_inductor.output_path": str(directory),
+        "cpp.simdlen": 1,
+        "cpp.dynamic_threads": True,
+        "cpp.min_chunk_size": 4096,
+        # Compute what several kernels read (rotary embeddings) once instead of in each of them.
+        "realize_reads_threshold": 0,
+    }
+    with torch.no_grad():
+        files: Any = torch._inductor.aot_compile(
+            program.module(check_guards=False), *program.example_inputs, options=options
+        )
+    (wrapper,) = (Path(f) for f in files if str(f).endswith(".wrapper.cpp"))
+    text = _RESTRICT.sub(r"\1* __restrict__ \2", wrapper.read_text())
+    wrapper.write_text(text)
+    names = dict(re.findall(r'constants_info_\[(\d+)\]\.name = "([^"]*)"', text))
+    originals = dict(re.findall(r'constants_info_\[(\d+)\]\.original_fqn = "([^"]*)"', text))
+    return Source(wrapper, {name: originals[index] for index, name in names.items()})
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        missing = sorted(
+            set(re.findall(r"undefined (?:symbol|reference)[^\n]*?aoti_torch_(?:cpu_)?(\w+)", done.stderr))
+        )
+        if missing:
+            raise UnsupportedModelError(f"the graph needs operators without a kernel here ({', '.join(missing)})")
+        raise RuntimeError(f"{command[0]} failed:\n{done.stderr[-4000:]}")
+
+
+def _includes() -> list[str]:
+    root = Path(torch.__file__).parent / "include"
+    return [f"-I{root}", f"-I{root / 'torch/csrc/api/include'}", f"-I{sysconfig.get_paths()['include']}"]
+
+
+def build_runtime(level: str, directory: Path) -> None:
+    """Compile compiler/native into `directory`/engine.so."""
+    _run([
+        "g++", *_FLAGS, *LEVEL_FLAGS[level], *_includes(), "-fvisibility=default", "-shared",
+        *(str(NATIVE / f"{name}.cpp") for name in ("runtime", "linear", "attention", "engine")),
+        "-o", str(directory / "engine.so"), "-Wl,-soname,engine.so", "-Wl,-rpath,$ORIGIN", "-ldl",
+    ])  # fmt: skip
+
+
+def build_graph(source: Source, level: str, directory: Path, name: str) -> None:
+    """Compile one generated source into `directory`/`name`.so, against the engine.so already there."""
+    _run([
+        "g++", *_FLAGS, *_GENERATED, *LEVEL_FLAGS[level], *_includes(), "-include", str(NATIVE / "vecmath.h"),
+        "-DTORCH_INDUCTOR_CPP_WRAPPER", "-DSTANDALONE_TORCH_HEADER", "-DC10_USING_CUSTOM_GENERATED_MACROS",
+        "-shared", str(source.path), "-o", str(directory / f"{name}.so"), str(directory / "engine.so"),
+        "-Wl,-rpath,$ORIGIN", "-Wl,-z,defs", "-Wl,-z,noexecstack",
+    ])  # fmt: skip

@@ -1,0 +1,174 @@
+"""Checkpoint -> exported graphs: the unmodified transformers model, traced by torch.export.
+
+Attention is the one thing replaced, through transformers' own registry of attention functions: each layer hands its
+queries, keys and values to `engine::cached_attention`, which owns the KV cache. Knows nothing of weights' formats or
+of C++.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from compiler import ops
+from compiler.errors import UnsupportedModelError
+
+PREFILL_CHUNK = 512
+"""Most tokens the prefill graph takes."""
+
+# Arguments that transformers' models pass to attention functions and that do not change a causal result, and those
+# that this implementation understands. Any other argument that is not None means semantics not implemented here.
+_HARMLESS = {"position_ids", "position_embeddings", "use_cache", "is_causal", "past_key_values", "cache_position"}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The part of the KV cache that one layer owns; sizes in elements."""
+
+    kv_heads: int
+    key_size: int
+    value_size: int
+
+    @property
+    def elements_per_token(self) -> int:
+        return self.kv_heads * (-(-self.key_size // 16) * 16 + -(-self.value_size // 16) * 16)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The two graphs of one model, each called with (ids [1, S], positions [1, S], state [4], keep [L])."""
+
+    decode: torch.export.ExportedProgram
+    prefill: torch.export.ExportedProgram
+    layers: list[Layer]
+    vocab_size: int
+
+
+class _Attention:
+    """What the layers call instead of transformers' attention. Notes each layer's share of the cache on the way."""
+
+    def __init__(self) -> None:
+        self.state: Tensor | None = None
+        self.layers: list[Layer] = []
+
+    def begin(self, state: Tensor) -> None:
+        """Start of one trace; `state` is the graph's input that describes the cache."""
+        self.state, self.layers = state, []
+
+    def __call__(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
+    ) -> tuple[Tensor, None]:
+        """`[1, heads, S, D]` in, `[1, S, heads, D]` out."""
+        dropout, scale = kwargs.pop("dropout", 0.0), kwargs.pop("scaling", None)
+        softcap, window = kwargs.pop("softcap", None), kwargs.pop("sliding_window", None)
+        unknown = sorted(k for k, v in kwargs.items() if v is not None and k not in _HARMLESS)
+        if unknown or dropout or mask is not None or not getattr(module, "is_causal", True):
+            reason = ", ".join(unknown) or ("a mask of its own" if mask is not None else "attention that is not causal")
+            raise UnsupportedModelError(f"{type(module).__name__} asks for {reason}")
+        assert self.state is not None
+        offset = sum(layer.elements_per_token for layer in self.layers)
+        self.layers.append(Layer(key.shape[1], key.shape[3], value.shape[3]))
+        out = ops.cached_attention(
+            query, key, value, self.state, offset, float(query.shape[-1] ** -0.5 if scale is None else scale),
+            float(softcap or 0.0), int(window or 0),
+        )  # fmt: skip
+        return out, None
+
+
+class _Traced(nn.Module):
+    """The model with the inputs of the graphs."""
+
+    def __init__(self, model: PreTrainedModel, attention: _Attention) -> None:
+        super().__init__()
+        self.model = model
+        self.attention = attention
+
+    def forward(self, ids: Tensor, positions: Tensor, state: Tensor, keep: Tensor) -> Tensor:
+        self.attention.begin(state)
+        logits: Tensor = self.model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=keep).logits
+        return logits
+
+
+def load(checkpoint: Path) -> PreTrainedModel:
+    """The checkpoint as transformers loads it, in float32, with attention routed to the engine's operator."""
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            checkpoint, dtype=torch.float32, attn_implementation="eager", local_files_only=True
+        )
+    except (ValueError, OSError, KeyError) as error:
+        raise UnsupportedModelError(f"transformers cannot load {checkpoint} as a causal LM ({error})") from error
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
+
+
+@contextmanager
+def _attention_routed(model: PreTrainedModel, attention: _Attention) -> Iterator[None]:
+    """Route the model's attention to the engine's operator while it is traced."""
+    before = model.config._attn_implementation
+    ALL_ATTENTION_FUNCTIONS.register("engine", attention)
+    configs: list[Any] = [m.config for m in model.modules() if hasattr(m, "config")]
+    for config in configs:
+        config._attn_implementation = "engine"
+    try:
+        yield
+    finally:
+        for config in configs:
+            config._attn_implementation = before
+
+
+def example_inputs(length: int, rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Inputs of the shapes that a graph is traced with: `length` tokens, logits for `rows` of them."""
+    return (
+        torch.zeros(1, length, dtype=torch.int64),
+        torch.arange(length)[None],
+        torch.zeros(4, dtype=torch.int64),
+        torch.arange(rows),
+    )
+
+
+def dynamic_shapes() -> tuple[Any, ...]:
+    """Which dimensions of the prefill graph's inputs may vary, and between which bounds."""
+    tokens = torch.export.Dim("tokens", min=2, max=PREFILL_CHUNK)
+    rows = torch.export.Dim("rows", min=2, max=PREFILL_CHUNK)
+    return ({1: tokens}, {1: tokens}, None, {0: rows})
+
+
+def export(model: PreTrainedModel) -> Exported:
+    """Trace the model twice: one token at a time, and up to PREFILL_CHUNK tokens."""
+    attention = _Attention()
+    traced = _Traced(model, attention)
+    layers = model.config.get_text_config().num_hidden_layers
+    with torch.no_grad(), _attention_routed(model, attention):
+        try:
+            decode = torch.export.export(traced, example_inputs(1, 1), strict=False)
+            prefill = torch.export.export(traced, example_inputs(7, 3), dynamic_shapes=dynamic_shapes(), strict=False)
+        except UnsupportedModelError:
+            raise
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UnsupportedModelError(f"torch.export cannot trace {type(model).__name__} ({reason})") from error
+    if len(attention.layers) != layers:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} has {layers} layers but only {len(attention.layers)} of them use plain attention"
+        )
+    return Exported(decode, prefill, attention.layers, model.config.get_text_config().vocab_size)
+
+
+def again(
+    program: torch.export.ExportedProgram, change: Callable[[torch.fx.GraphModule], None]
+) -> torch.export.ExportedProgram:
+    """The same program after `change` has edited its graph."""
+    module = program.module(check_guards=False)
+    assert isinstance(module, torch.fx.GraphModule)
+    change(module)
+    single = program.example_inputs[0][0].shape[1] == 1
+    with torch.no_grad():
+        return torch.export.export(
+            module, program.example_inputs[0], dynamic_shapes=None if single else dynamic_shapes(), strict=False
+        )

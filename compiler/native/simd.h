@@ -1,0 +1,169 @@
+// Vectors of the machine the file is compiled for: x86-64-v4 with VNNI, x86-64-v3 (AVX2), or aarch64 with dotprod.
+//
+// Everything above this header is written in tiles of 16 lanes, so the packed weights are the same bytes on every
+// instruction set; a tile is `kParts` hardware vectors. Knows nothing of layers or tensors.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512VNNI__)
+#include <immintrin.h>
+constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+#include <immintrin.h>
+constexpr int kLanes = 8;
+#elif defined(__ARM_FEATURE_DOTPROD)
+#include <arm_neon.h>
+constexpr int kLanes = 4;
+#else
+#error "needs AVX-512 VNNI, AVX2 or the aarch64 dot product"
+#endif
+
+constexpr int kTile = 16;
+constexpr int kParts = kTile / kLanes;
+
+typedef float vfloat __attribute__((vector_size(kLanes * 4)));
+typedef int32_t vint __attribute__((vector_size(kLanes * 4)));
+typedef int8_t vsigned __attribute__((vector_size(kLanes)));
+typedef uint8_t vbytes __attribute__((vector_size(kLanes * 4)));
+
+template <typename V>
+inline V load(const void* p) {
+  V v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+
+template <typename V>
+inline void store(void* p, V v) {
+  std::memcpy(p, &v, sizeof v);
+}
+
+inline vfloat splat(float x) { return vfloat{} + x; }
+inline vint splat(int32_t x) { return vint{} + x; }
+inline vfloat to_float(vint v) { return __builtin_convertvector(v, vfloat); }
+inline vfloat magnitude(vfloat v) { return (vfloat)((vint)v & 0x7FFFFFFF); }
+inline vfloat vmax(vfloat a, vfloat b) { return a > b ? a : b; }
+inline vfloat vmin(vfloat a, vfloat b) { return a < b ? a : b; }
+
+// Half precision in memory, single precision in registers.
+struct half {
+  uint16_t bits;
+};
+
+inline vfloat load_lanes(const float* p) { return load<vfloat>(p); }
+
+inline vfloat load_lanes(const half* p) {
+#if defined(__AVX512VNNI__)
+  return (vfloat)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
+#elif defined(__AVX2__)
+  return (vfloat)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p));
+#else
+  return (vfloat)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16((const uint16_t*)p)));
+#endif
+}
+
+inline void store_lanes(float* p, vfloat v) { store(p, v); }
+
+inline void store_lanes(half* p, vfloat v) {
+#if defined(__AVX512VNNI__)
+  _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph((__m512)v, 0));
+#elif defined(__AVX2__)
+  _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph((__m256)v, 0));
+#else
+  vst1_u16((uint16_t*)p, vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)v)));
+#endif
+}
+
+inline void store_scalar(float* p, float x) { *p = x; }
+
+inline void store_scalar(half* p, float x) {
+#if defined(__AVX2__)
+  p->bits = (uint16_t)_mm_extract_epi16(_mm_cvtps_ph(_mm_set_ss(x), 0), 0);
+#else
+  __fp16 h = (__fp16)x;
+  std::memcpy(&p->bits, &h, 2);
+#endif
+}
+
+// Four products per lane: lane i of the result is acc[i] + sum over j of w[4i + j] * a[j].
+//
+// Weights are stored as unsigned bytes. `Operand` is a weight vector made ready for `dot`, once per use by several
+// rows of activations. kBias is what the unsigned form adds to each weight on this machine; the caller takes
+// kBias * sum(a) away again.
+#if defined(__AVX512VNNI__)
+struct Operand {
+  vbytes w;
+};
+constexpr int kByteBias = 128;
+inline Operand operand_byte(vbytes w) { return {w}; }
+inline Operand operand_nibble(vbytes w) { return {w}; }
+inline vint dot_byte(vint acc, Operand o, int32_t a) {
+  return (vint)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)o.w, _mm512_set1_epi32(a));
+}
+inline vint dot_nibble(vint acc, Operand o, int32_t a) { return dot_byte(acc, o, a); }
+inline vbytes low_nibbles(vbytes w) { return w & 15; }
+inline vbytes high_nibbles(vbytes w) {
+  return (vbytes)_mm512_and_si512(_mm512_srli_epi16((__m512i)w, 4), _mm512_set1_epi8(15));
+}
+#elif defined(__AVX2__)
+// maddubs saturates at 16 bits on unsigned times signed bytes, so bytes are multiplied as |w| * (a with w's sign):
+// 2 * 127 * 127 still fits.
+struct Operand {
+  __m256i magnitude, sign;
+};
+constexpr int kByteBias = 0;
+inline Operand operand_byte(vbytes w) {
+  __m256i s = _mm256_xor_si256((__m256i)w, _mm256_set1_epi8((char)0x80));
+  return {_mm256_sign_epi8(s, s), s};
+}
+inline Operand operand_nibble(vbytes w) { return {(__m256i)w, (__m256i)w}; }
+inline vint dot_byte(vint acc, Operand o, int32_t a) {
+  __m256i p = _mm256_maddubs_epi16(o.magnitude, _mm256_sign_epi8(_mm256_set1_epi32(a), o.sign));
+  return acc + (vint)_mm256_madd_epi16(p, _mm256_set1_epi16(1));
+}
+inline vint dot_nibble(vint acc, Operand o, int32_t a) {
+  __m256i p = _mm256_maddubs_epi16(o.magnitude, _mm256_set1_epi32(a));
+  return acc + (vint)_mm256_madd_epi16(p, _mm256_set1_epi16(1));
+}
+inline vbytes low_nibbles(vbytes w) { return w & 15; }
+inline vbytes high_nibbles(vbytes w) {
+  return (vbytes)_mm256_and_si256(_mm256_srli_epi16((__m256i)w, 4), _mm256_set1_epi8(15));
+}
+#else
+struct Operand {
+  int8x16_t w;
+};
+constexpr int kByteBias = 0;
+inline Operand operand_byte(vbytes w) { return {vreinterpretq_s8_u8(veorq_u8((uint8x16_t)w, vdupq_n_u8(0x80)))}; }
+inline Operand operand_nibble(vbytes w) { return {vreinterpretq_s8_u8((uint8x16_t)w)}; }
+inline vint dot_byte(vint acc, Operand o, int32_t a) {
+  return (vint)vdotq_s32((int32x4_t)acc, o.w, vreinterpretq_s8_s32(vdupq_n_s32(a)));
+}
+inline vint dot_nibble(vint acc, Operand o, int32_t a) { return dot_byte(acc, o, a); }
+inline vbytes low_nibbles(vbytes w) { return w & 15; }
+inline vbytes high_nibbles(vbytes w) { return w >> 4; }
+#endif
+constexpr int kNibbleBias = 8;
+
+inline int32_t four_bytes(const int8_t* p) {
+  int32_t v;
+  std::memcpy(&v, p, 4);
+  return v;
+}
+
+// e^x for x <= 0 (softmax): Cody-Waite reduction and a degree-5 polynomial, relative error below 3e-7.
+inline vfloat vexp(vfloat x) {
+  x = vmax(x, splat(-87.0f));
+  vfloat shifted = x * 1.44269504f + 12582912.0f;  // rounds x / ln 2 to an integer held in the low mantissa bits
+  vfloat n = shifted - 12582912.0f;
+  vfloat r = x - n * 0.693359375f + n * 2.12194440e-4f;
+  vfloat p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.0f;
+  return (vfloat)((vint)p + ((vint)shifted << 23));
+}

@@ -1,0 +1,98 @@
+"""Weights, libraries and the checkpoint's own files -> an artifact directory, complete or not there at all.
+
+Everything is written into a temporary directory beside the target, the manifest last, and renamed into place, so a
+compiler killed half-way leaves nothing that loads. Knows nothing of graphs.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from engines.artifact import MANIFEST
+
+_ALIGNMENT = 64
+_COPIED = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
+
+
+@contextmanager
+def staging(target: Path) -> Iterator[Path]:
+    """A directory that becomes `target` (replacing an artifact there) if the block ends well, and vanishes if not."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists() and not (target / MANIFEST).exists() and any(target.iterdir()):
+        raise FileExistsError(f"{target} exists and is not a compiled model; choose another output directory.")
+    staged = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    staged.chmod(0o755)
+    try:
+        yield staged
+        if target.exists():
+            (target / MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(target)
+        os.rename(staged, target)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def write_weights(path: Path, graphs: Sequence[Mapping[str, Tensor]]) -> list[list[Any]]:
+    """Write each distinct tensor once, 64-byte aligned. Returns the manifest's constants: name, graphs, offset, bytes.
+
+    `graphs`: for each graph, the constants it reads by name.
+    """
+    places: dict[tuple[Any, ...], tuple[int, int]] = {}
+    rows: dict[tuple[str, int], list[Any]] = {}
+    entries = [(1 << bit, name, tensor) for bit, constants in enumerate(graphs) for name, tensor in constants.items()]
+    with path.open("wb") as file:
+        for graph, name, tensor in tqdm(entries, desc="weights", unit="tensor", leave=False):
+            key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+            if key not in places:
+                file.write(b"\0" * (-file.tell() % _ALIGNMENT))
+                data = tensor.detach().contiguous().numpy()
+                places[key] = (file.tell(), data.nbytes)
+                file.write(data.data if data.size else b"")
+            offset, size = places[key]
+            row = rows.setdefault((name, offset), [name, 0, offset, size])
+            row[1] |= graph
+        file.write(b"\0" * (-file.tell() % _ALIGNMENT))
+    return list(rows.values())
+
+
+def copy_checkpoint_files(checkpoint: Path, staged: Path) -> None:
+    """The tokenizer, chat template and settings, unchanged."""
+    for name in _COPIED:
+        if (checkpoint / name).exists():
+            shutil.copyfile(checkpoint / name, staged / name)
+
+
+def checkpoint_digest(checkpoint: Path) -> str:
+    """One sha256 over the checkpoint's configuration and weights: what the artifact was made from."""
+    digest = hashlib.sha256()
+    for path in sorted([checkpoint / "config.json", *checkpoint.glob("*.safetensors"), *checkpoint.glob("*.bin")]):
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def write_manifest(staged: Path, description: Mapping[str, Any]) -> None:
+    """Finish the artifact: sizes and sha256 of every file beside what `description` says."""
+    files = {}
+    for path in sorted(p for p in staged.rglob("*") if p.is_file()):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        files[str(path.relative_to(staged))] = {"bytes": path.stat().st_size, "sha256": digest}
+        path.chmod(0o644)
+    (staged / MANIFEST).write_text(json.dumps({**description, "files": files}, indent=1) + "\n")

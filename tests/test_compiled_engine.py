@@ -1,0 +1,302 @@
+"""The compiled engine: equal to transformers, free of torch at start, and refusing whatever it cannot serve."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from compiler import package
+from engines import artifact, compiled_engine
+from engines.base import LoadError, Logits, TokenIds
+from engines.compiled_engine import CompiledEngine
+from tests.checkpoints import CONTEXT, VOCAB
+
+ROOT = Path(__file__).parents[1]
+LEVELS = [level for level in artifact.levels_here() if artifact.LEVEL_FLAGS[level] <= artifact.cpu_flags()]
+
+
+@pytest.fixture(scope="session", params=LEVELS)
+def engine(request: pytest.FixtureRequest, llama_artifact: Path) -> CompiledEngine:
+    return compiled_engine.load(llama_artifact, threads=2, level=request.param)
+
+
+@pytest.fixture(scope="session")
+def oracle(llama_directory: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(llama_directory, dtype=torch.float32)  # in evaluation mode
+
+
+@pytest.fixture
+def broken(llama_artifact: Path, tmp_path: Path) -> Path:
+    """A copy of the artifact to damage."""
+    return Path(shutil.copytree(llama_artifact, tmp_path / "artifact"))
+
+
+def random_ids(length: int, seed: int = 0) -> TokenIds:
+    return np.random.default_rng(seed).integers(1, VOCAB, length)  # 0 is padding to transformers' generate
+
+
+def all_logits(oracle: Any, ids: TokenIds) -> Logits:
+    with torch.inference_mode():
+        logits: Logits = oracle(torch.from_numpy(ids)[None]).logits[0].numpy()
+    return logits
+
+
+def greedy(engine: CompiledEngine, prompt: TokenIds, tokens: int) -> list[int]:
+    cache = engine.new_cache(len(prompt) + tokens)
+    for begin in range(0, len(prompt), engine.prefill_chunk):
+        logits = engine.forward(prompt[begin : begin + engine.prefill_chunk], cache)
+    found = [int(logits[0].argmax())]
+    while len(found) < tokens:
+        found.append(int(engine.forward(np.array(found[-1:]), cache)[0].argmax()))
+    return found
+
+
+def test_greedy_text_equals_transformers_over_fifty_prompts(engine: CompiledEngine, oracle: Any) -> None:
+    for length in (*range(1, 41), 60, 63, 64, 65, 128, 200, 300, 511, 513, 600):
+        prompt = random_ids(length, seed=length)
+        expected = oracle.generate(
+            torch.from_numpy(prompt)[None], do_sample=False, max_new_tokens=12, min_new_tokens=12, pad_token_id=0,
+            eos_token_id=None,
+        )[0, length:].tolist()  # fmt: skip
+        assert greedy(engine, prompt, 12) == expected
+
+
+def test_logits_equal_transformers_however_the_prompt_is_cut(engine: CompiledEngine, oracle: Any) -> None:
+    random = np.random.default_rng(1)
+    for trial in range(25):
+        ids = random_ids(int(random.integers(2, CONTEXT + 1)), seed=trial)
+        expected = all_logits(oracle, ids)
+        cache = engine.new_cache(int(random.integers(len(ids), CONTEXT + 1)))
+        at = 0
+        while at < len(ids):
+            count = min(int(random.choice([1, 2, 3, 17, 100, engine.prefill_chunk])), len(ids) - at)
+            last = int(random.integers(1, count + 1))
+            logits = engine.forward(ids[at : at + count], cache, last)
+            at += count
+            assert logits.shape == (last, VOCAB)
+            assert np.abs(logits - expected[at - last : at]).max() <= 1e-4 * np.abs(expected).max()
+        assert cache.length == len(ids)
+
+
+def test_the_whole_context_can_be_used(engine: CompiledEngine, oracle: Any) -> None:
+    ids = random_ids(CONTEXT)
+    cache = engine.new_cache(CONTEXT)
+    engine.forward(ids[:500], cache)
+    engine.forward(ids[500:-1], cache)
+    logits = engine.forward(ids[-1:], cache)
+    expected = all_logits(oracle, ids)
+    assert np.abs(logits[0] - expected[-1]).max() <= 1e-4 * np.abs(expected).max()
+    with pytest.raises(ValueError, match="do not fit a cache"):
+        engine.forward(ids[:1], cache)
+
+
+def test_requests_in_several_threads_do_not_disturb_each_other(engine: CompiledEngine) -> None:
+    expected = [greedy(engine, random_ids(50 + i, seed=i), 20) for i in range(4)]
+    found: list[list[int] | None] = [None] * 4
+
+    def run(i: int) -> None:
+        found[i] = greedy(engine, random_ids(50 + i, seed=i), 20)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("ids", "last", "message"),
+    [
+        (np.array([VOCAB]), 1, "token ids lie between"),
+        (np.array([-1]), 1, "token ids lie between"),
+        (np.array([2**62]), 1, "token ids lie between"),
+        (np.array([], np.int64), 1, "one call takes between"),
+        (np.zeros(513, np.int64), 1, "one call takes between"),
+        (np.zeros(3, np.int64), 0, "logits can be had"),
+        (np.zeros(3, np.int64), 4, "logits can be had"),
+        (np.zeros((1, 3), np.int64), 1, "one row of int64"),
+        (np.zeros(3, np.int32), 1, "one row of int64"),
+        (np.zeros(3), 1, "one row of int64"),
+        (np.zeros(40, np.int64), 1, "do not fit a cache of 33"),
+    ],
+)
+def test_what_the_graphs_cannot_take_is_refused_before_native_code(
+    engine: CompiledEngine, ids: Any, last: int, message: str
+) -> None:
+    cache = engine.new_cache(33)
+    with pytest.raises(ValueError, match=message):
+        engine.forward(ids, cache, last)
+    assert engine.forward(np.zeros(33, np.int64), cache).shape == (1, VOCAB)  # and the cache is as before
+
+
+@pytest.mark.parametrize("capacity", [0, -1, CONTEXT + 1])
+def test_a_cache_is_never_larger_than_the_context(engine: CompiledEngine, capacity: int) -> None:
+    with pytest.raises(ValueError, match="a cache holds between"):
+        engine.new_cache(capacity)
+
+
+def test_a_cold_start_imports_neither_torch_nor_transformers(llama_artifact: Path) -> None:
+    code = """
+import sys, model_loader, numpy as np
+from inference.generation import GenerationParams, generate
+model = model_loader.get_model()
+prompt = model.tokenizer.encode("the quick")
+chunks = list(generate(model.engine, model.tokenizer, prompt, GenerationParams(max_tokens=5)))
+assert chunks[-1].completion_tokens == 5, chunks
+loaded = sorted({name.split(".")[0] for name in sys.modules} & {"torch", "transformers", "accelerate", "compiler"})
+assert model.engine.name == "compiled" and not loaded, loaded
+assert "libtorch" not in open("/proc/self/maps").read()
+"""
+    environment = {**os.environ, "MODEL_DIR": str(llama_artifact), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_weights_are_mapped_shared_and_never_written(engine: CompiledEngine) -> None:
+    engine.forward(random_ids(100), engine.new_cache(100))
+    maps = re.findall(r"\S+ (\S{4}) .*weights\.bin", Path("/proc/self/maps").read_text())
+    assert maps
+    assert set(maps) == {"r--s"}
+
+
+def test_a_cache_starts_small(engine: CompiledEngine) -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    before = resident()
+    caches = [compiled_engine.CompiledCache(100_000, 4096, 4) for _ in range(5)]
+    assert resident() - before < 10_000_000 < 5 * 100_000 * 4096
+    assert caches[0].length == 0
+
+
+def test_memory_that_cannot_be_had_is_a_memory_error() -> None:
+    with pytest.raises(MemoryError, match="no memory for a cache"):
+        compiled_engine.CompiledCache(2**40, 2**20, 4)
+
+
+def edit_manifest(directory: Path, **changes: Any) -> None:
+    path = directory / artifact.MANIFEST
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_truncated_file_is_found_at_every_start(broken: Path) -> None:
+    weights = broken / artifact.WEIGHTS
+    os.truncate(weights, weights.stat().st_size - 1)
+    with pytest.raises(LoadError, match=r"weights.bin has \d+ bytes instead of"):
+        compiled_engine.load(broken, threads=1)
+
+
+@pytest.mark.parametrize("name", [artifact.WEIGHTS, f"{LEVELS[0]}/decode.so", "tokenizer.json"])
+def test_a_flipped_bit_is_found_when_asked_for(broken: Path, name: str) -> None:
+    path = broken / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(LoadError, match=r"is damaged"):
+        compiled_engine.load(broken, threads=1, verify=True)
+    command = [sys.executable, "-m", "compiler", "--verify", str(broken)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(r"compiler: .* is damaged .*\n", done.stderr)
+
+
+def test_an_intact_artifact_verifies(llama_artifact: Path) -> None:
+    assert compiled_engine.load(llama_artifact, threads=1, verify=True).name == "compiled"
+
+
+def test_a_missing_library_is_named(broken: Path) -> None:
+    (broken / LEVELS[0] / "prefill.so").unlink()
+    with pytest.raises(LoadError, match=r"prefill.so is missing"):
+        compiled_engine.load(broken, threads=1)
+
+
+def test_a_library_that_is_none_is_refused(broken: Path) -> None:
+    library = broken / LEVELS[0] / "engine.so"
+    library.write_bytes(b"\0" * library.stat().st_size)
+    with pytest.raises(LoadError, match=r"engine.so cannot be loaded"):
+        compiled_engine.load(broken, threads=1, level=LEVELS[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": artifact.FORMAT + 1}, "has format"),
+        ({"levels": []}, "names no weights or no code"),
+        ({"levels": ["riscv64"]}, "cannot run on this"),
+        ({"vocab_size": 0}, "sizes that make no sense"),
+        ({"constants": [["x", 1, 64, 2**50]]}, "places weights outside"),
+        ({"constants": [["x", 1, 1, 2]]}, "places weights outside"),
+        ({"files": {}}, "names no weights or no code"),
+        ({"cache": 3}, "is not the manifest"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_refused(broken: Path, changes: dict[str, Any], message: str) -> None:
+    edit_manifest(broken, **changes)
+    with pytest.raises(LoadError, match=message):
+        compiled_engine.load(broken, threads=1)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"format": 1}'])
+def test_a_manifest_that_is_none_is_refused(broken: Path, content: str) -> None:
+    (broken / artifact.MANIFEST).write_text(content)
+    with pytest.raises(LoadError, match="is not the manifest of a compiled model"):
+        compiled_engine.load(broken, threads=1)
+
+
+def test_the_best_level_the_cpu_has_is_chosen() -> None:
+    if "x86-64-v3" not in artifact.levels_here():
+        pytest.skip("levels of x86-64")
+    levels = ["x86-64-v3", "x86-64-v4"]
+    v3, v4 = artifact.LEVEL_FLAGS["x86-64-v3"], artifact.LEVEL_FLAGS["x86-64-v4"]
+    assert artifact.choose_level(levels, v4) == "x86-64-v4"
+    assert artifact.choose_level(levels, v4 - {"avx512_vnni"}) == "x86-64-v3"
+    assert artifact.choose_level(levels, v4, wanted="x86-64-v3") == "x86-64-v3"
+    with pytest.raises(LoadError, match=r"levels x86-64-v4 cannot run on this .* CPU"):
+        artifact.choose_level(["x86-64-v4"], v3)
+    with pytest.raises(LoadError, match=r"level x86-64-v4 cannot run"):
+        artifact.choose_level(levels, v3, wanted="x86-64-v4")
+
+
+def test_only_the_level_asked_for_decides_the_instructions(llama_artifact: Path) -> None:
+    if "x86-64-v3" not in artifact.levels_here() or not shutil.which("objdump"):
+        pytest.skip("levels of x86-64, read with objdump")
+    for library in (llama_artifact / "x86-64-v3").glob("*.so"):
+        listing = subprocess.run(["objdump", "-d", str(library)], capture_output=True, text=True, check=True).stdout
+        assert "%ymm" in listing
+        assert "%zmm" not in listing
+
+
+def test_a_compilation_that_is_killed_leaves_no_artifact(llama_directory: Path, tmp_path: Path) -> None:
+    code = f"""
+import os, signal
+from pathlib import Path
+from compiler import build, package
+package.write_manifest = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+build.codegen.build_runtime = build.codegen.build_graph = lambda *_: None
+build.build(Path({str(llama_directory)!r}), Path({str(tmp_path / "artifact")!r}), "none")
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
+    assert done.returncode == -9
+    assert not (tmp_path / "artifact").exists()
+    for leftover in tmp_path.iterdir():
+        with pytest.raises(LoadError):
+            compiled_engine.load(leftover, threads=1)
+
+
+def test_a_directory_that_is_no_artifact_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="is not a compiled model"), package.staging(tmp_path):
+        pass
+    assert (tmp_path / "precious.txt").read_text() == "mine"

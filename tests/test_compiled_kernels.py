@@ -1,0 +1,187 @@
+"""The kernels of compiler/native against numpy, through their C interface, at every level this CPU can run."""
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from compiler.ops import Kind
+from compiler.pack import BLOCK, int4_scales, pack
+from engines import artifact
+
+RUNNABLE = [
+    level
+    for level in artifact.LEVEL_FLAGS
+    if artifact.LEVEL_FLAGS[level] <= artifact.cpu_flags() and level in artifact.levels_here()
+]
+Floats = npt.NDArray[np.float32]
+
+
+class Kernels:
+    """engine.so of one level, called with numpy arrays."""
+
+    def __init__(self, directory: Path) -> None:
+        self.library = ctypes.CDLL(str(directory / "engine.so"))
+
+    def tensor(self, array: npt.NDArray[Any], dtype: int) -> ctypes.c_void_p:
+        strides = (ctypes.c_int64 * array.ndim)(*(s // array.itemsize for s in array.strides))
+        sizes = (ctypes.c_int64 * array.ndim)(*array.shape)
+        handle = ctypes.c_void_p()
+        self.library.aoti_torch_create_tensor_from_blob(
+            ctypes.c_void_p(array.ctypes.data), ctypes.c_int64(array.ndim), sizes, strides, ctypes.c_int64(0),
+            dtype, 0, 0, ctypes.byref(handle),
+        )  # fmt: skip
+        return handle
+
+    def array(self, handle: ctypes.c_void_p, shape: tuple[int, ...]) -> Floats:
+        data = ctypes.POINTER(ctypes.c_float)()
+        self.library.aoti_torch_get_data_ptr(handle, ctypes.byref(data))
+        copy = np.ctypeslib.as_array(data, shape).copy()
+        self.library.aoti_torch_delete_tensor_object(handle)
+        return copy
+
+    def linear(self, x: Floats, packed: npt.NDArray[np.uint8], bias: Floats | None, n: int, kind: Kind) -> Floats:
+        result, b = ctypes.c_void_p(), self.tensor(bias, 6) if bias is not None else None
+        code = self.library.aoti_torch_cpu_packed_linear(
+            self.tensor(x, 6), self.tensor(packed, 0), ctypes.byref(b) if b else None, ctypes.c_int64(n),
+            ctypes.c_int64(kind), ctypes.byref(result),
+        )  # fmt: skip
+        assert code == 0
+        return self.array(result, (*x.shape[:-1], n))
+
+    def embedding(self, ids: npt.NDArray[np.int64], packed: npt.NDArray[np.uint8], k: int, kind: Kind) -> Floats:
+        result = ctypes.c_void_p()
+        code = self.library.aoti_torch_cpu_packed_embedding(
+            self.tensor(ids, 4), self.tensor(packed, 0), ctypes.c_int64(k), ctypes.c_int64(kind), ctypes.byref(result)
+        )
+        assert code == 0
+        return self.array(result, (*ids.shape, k))
+
+    def attention(
+        self, q: Floats, k: Floats, v: Floats, state: npt.NDArray[np.int64], softcap: float, window: int
+    ) -> Floats:
+        result = ctypes.c_void_p()
+        code = self.library.aoti_torch_cpu_cached_attention(
+            self.tensor(q, 6), self.tensor(k, 6), self.tensor(v, 6), self.tensor(state, 4), ctypes.c_int64(0),
+            ctypes.c_double(q.shape[-1] ** -0.5), ctypes.c_double(softcap), ctypes.c_int64(window),
+            ctypes.byref(result),
+        )  # fmt: skip
+        assert code == 0
+        return self.array(result, (1, q.shape[2], q.shape[1], v.shape[3]))
+
+
+@pytest.fixture(scope="module", params=RUNNABLE)
+def kernels(request: pytest.FixtureRequest, llama_artifact: Path) -> Kernels:
+    return Kernels(llama_artifact / request.param)
+
+
+def random(*shape: int, seed: int = 0) -> Floats:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def unpacked(packed: npt.NDArray[np.uint8], n: int, k: int, kind: Kind) -> Floats:
+    """The weight `[n, k]` that packed bytes stand for, read as linear.cpp's comment describes them."""
+    tiles, blocks = -(-n // 16), -(-k // BLOCK)
+    if kind == Kind.FLOAT32:
+        return packed.view(np.float32).reshape(tiles, k, 16).transpose(0, 2, 1).reshape(-1, k)[:n]
+    body = packed.reshape(tiles, -1)
+    rows = body[:, :64].copy().view(np.float32)
+    if kind == Kind.INT8:
+        codes = body[:, 64:].reshape(tiles, blocks * 8, 16, 4).transpose(0, 2, 1, 3).reshape(tiles, 16, -1)
+        return ((codes.astype(np.float32) - 128) * rows[..., None]).reshape(tiles * 16, -1)[:n, :k]
+    groups = body[:, 64:].reshape(tiles, blocks, 288)
+    scales = groups[..., :32].copy().view(np.float16).astype(np.float32)  # [tiles, blocks, 16]
+    pairs = groups[..., 32:].reshape(tiles, blocks, 4, 16, 4)
+    nibbles = np.stack([pairs & 15, pairs >> 4], 3).astype(np.float32) - 8  # [tiles, blocks, line, half, row, 4]
+    values = nibbles * scales[:, :, None, None, :, None]
+    return values.transpose(0, 4, 1, 2, 3, 5).reshape(tiles * 16, -1)[:n, :k]
+
+
+@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 48, 64), (1, 50, 70), (3, 17, 33), (7, 130, 96), (37, 100, 200)])
+def test_linear_equals_numpy_on_the_weights_that_were_packed(
+    kernels: Kernels, kind: Kind, m: int, n: int, k: int
+) -> None:
+    x, weight, bias = random(1, m, k), random(n, k, seed=1), random(n, seed=2)
+    packed = pack(torch.from_numpy(weight), kind).numpy()
+    exact = x.astype(np.float64) @ unpacked(packed, n, k, kind).T.astype(np.float64) + bias
+    tolerance = 1e-5 if kind == Kind.FLOAT32 else 2e-2  # activations are rounded to 8 bits
+    got = kernels.linear(x, packed, bias, n, kind)
+    assert np.abs(got - exact).max() <= tolerance * np.abs(exact).max()
+    assert np.abs(got - bias - kernels.linear(x, packed, None, n, kind)).max() < 1e-4
+
+
+@pytest.mark.parametrize("kind", [Kind.INT8, Kind.INT4])
+def test_activations_that_eight_bits_hold_give_exact_products(kernels: Kernels, kind: Kind) -> None:
+    x = np.random.default_rng(0).integers(-127, 128, (1, 5, 128)).astype(np.float32)
+    x[..., ::64] = 127  # every group's scale is 1
+    packed = pack(torch.from_numpy(random(80, 128)), kind).numpy()
+    exact = x.astype(np.float64) @ unpacked(packed, 80, 128, kind).T.astype(np.float64)
+    np.testing.assert_allclose(kernels.linear(x, packed, None, 80, kind), exact, rtol=1e-4, atol=1e-3)
+
+
+def test_an_outlier_does_not_blur_other_groups(kernels: Kernels) -> None:
+    x = random(1, 1, 128)
+    x[0, 0, 0] = 10_000
+    weight = random(32, 128, seed=1)
+    weight[:, :64] = 0
+    packed = pack(torch.from_numpy(weight), Kind.INT8).numpy()
+    exact = x @ unpacked(packed, 32, 128, Kind.INT8).T
+    assert np.abs(kernels.linear(x, packed, None, 32, Kind.INT8) - exact).max() < 0.02 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("kind", [Kind.FLOAT32, Kind.INT8])
+def test_embedding_returns_the_rows_of_the_packed_weight(kernels: Kernels, kind: Kind) -> None:
+    packed = pack(torch.from_numpy(random(37, 70)), kind).numpy()
+    ids = np.array([[0, 36, 15, 16]])
+    np.testing.assert_allclose(kernels.embedding(ids, packed, 70, kind), unpacked(packed, 37, 70, kind)[ids], rtol=1e-6)
+
+
+def reference_attention(q: Floats, k: Floats, v: Floats, past: int, softcap: float, window: int) -> Floats:
+    """q [1, h, S, d]; k, v [1, kv, past + S, d] -> [1, S, h, dv]."""
+    group = q.shape[1] // k.shape[1]
+    scores = np.einsum("bhsd,bhtd->bhst", q, np.repeat(k, group, 1)) * q.shape[-1] ** -0.5
+    if softcap:
+        scores = softcap * np.tanh(scores / softcap)
+    at, seen = np.arange(past, past + q.shape[2])[:, None], np.arange(k.shape[2])[None]
+    scores[..., (seen > at) | ((window > 0) & (seen <= at - window))] = -np.inf
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    result: Floats = np.einsum("bhst,bhtd->bshd", weights, np.repeat(v, group, 1))
+    return result
+
+
+@pytest.mark.parametrize("element", [4, 2], ids=["float32 cache", "half cache"])
+@pytest.mark.parametrize(("softcap", "window"), [(0.0, 0), (0.0, 20), (5.0, 0)], ids=["plain", "window", "softcap"])
+@pytest.mark.parametrize(("heads", "kv_heads", "d", "dv"), [(6, 2, 20, 24), (4, 4, 64, 64), (9, 1, 16, 16)])
+def test_attention_over_a_growing_cache_equals_numpy(
+    kernels: Kernels, element: int, softcap: float, window: int, heads: int, kv_heads: int, d: int, dv: int
+) -> None:
+    total, d16, v16 = 400, -(-d // 16) * 16, -(-dv // 16) * 16
+    q, k, v = random(1, heads, total, d), random(1, kv_heads, total, d, seed=1), random(1, kv_heads, total, dv, seed=2)
+    memory = np.full(total * kv_heads * (d16 + v16) * element, 255, np.uint8)  # NaNs wherever nothing was written
+    state = np.array([memory.ctypes.data, total, 0, element])
+    expected = reference_attention(q, k, v, 0, softcap, window)
+    for begin, end in ((0, 1), (1, 30), (30, 32), (32, 300), (300, 301), (301, 400)):
+        state[2] = begin
+        got = kernels.attention(q[:, :, begin:end], k[:, :, begin:end], v[:, :, begin:end], state, softcap, window)
+        np.testing.assert_allclose(got, expected[:, begin:end], atol=1e-5 if element == 4 else 4e-3)
+
+
+def test_int4_scales_beat_rounding_to_the_largest_value() -> None:
+    groups = torch.from_numpy(random(500, 32))
+
+    def error(scales: torch.Tensor) -> float:
+        codes = (groups / scales[:, None]).round().clamp(-8, 7)
+        return float((codes * scales[:, None] - groups).square().mean())
+
+    assert error(int4_scales(groups)) < 0.8 * error(groups.abs().amax(1) / 7)
+
+
+def test_every_level_packs_a_matrix_of_zeros() -> None:
+    for kind in Kind:
+        assert not unpacked(pack(torch.zeros(20, 40), kind).numpy(), 20, 40, kind).any()

@@ -1,0 +1,78 @@
+"""Every architecture the README promises, compiled from a tiny random checkpoint and held to transformers' logits."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    Gemma2Config,
+    GraniteConfig,
+    Olmo2Config,
+    Phi3Config,
+    PretrainedConfig,
+    Qwen2Config,
+    SmolLM3Config,
+)
+
+from compiler.build import build
+from compiler.errors import UnsupportedModelError
+from engines import artifact, compiled_engine
+from tests.checkpoints import CONFIGS, CONTEXT, SIZES, VOCAB, make_checkpoint
+
+_NO_HEAD_DIM: dict[str, Any] = {**{k: v for k, v in SIZES.items() if k != "head_dim"}, "pad_token_id": 0}
+MORE: dict[str, PretrainedConfig] = {
+    "gemma2-softcap": Gemma2Config(**SIZES, sliding_window=24, query_pre_attn_scalar=16),
+    "granite": GraniteConfig(**_NO_HEAD_DIM),
+    "olmo2": Olmo2Config(**_NO_HEAD_DIM),
+    "phi3": Phi3Config(**_NO_HEAD_DIM),
+    "qwen2": Qwen2Config(**_NO_HEAD_DIM),
+    "smollm3": SmolLM3Config(**_NO_HEAD_DIM),
+}
+BEST = next(level for level in artifact.levels_here() if artifact.LEVEL_FLAGS[level] <= artifact.cpu_flags())
+
+
+@pytest.fixture
+def checkpoint(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("tests.checkpoints.CONFIGS", {**CONFIGS, **MORE})
+    directory = tmp_path / request.param
+    directory.mkdir()
+    return make_checkpoint(directory, request.param)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpoint", sorted({**CONFIGS, **MORE}), indirect=True)
+def test_logits_equal_transformers_up_to_the_full_context(checkpoint: Path, tmp_path: Path) -> None:
+    build(checkpoint, tmp_path / "artifact", "none", levels=[BEST])
+    engine = compiled_engine.load(tmp_path / "artifact", threads=2)
+    oracle: Any = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    ids = np.random.default_rng(0).integers(1, VOCAB, CONTEXT)
+    with torch.inference_mode():
+        expected = oracle.eval()(torch.from_numpy(ids)[None]).logits[0].numpy()
+    cache = engine.new_cache(CONTEXT)
+    cuts = [0, 5, 6, 7, 300, 303, CONTEXT - 1, CONTEXT]
+    found = [engine.forward(ids[a:b], cache, last=b - a) for a, b in pairwise(cuts)]
+    assert np.abs(np.concatenate(found) - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_an_architecture_that_cannot_be_compiled_is_refused_with_the_reason(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = BloomConfig(vocab_size=VOCAB, hidden_size=64, n_layer=2, n_head=4)  # ALiBi, not plain attention
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "bloom")  # type: ignore[no-untyped-call]
+    with pytest.raises(UnsupportedModelError, match="serve this checkpoint with the transformers engine instead"):
+        build(tmp_path / "bloom", tmp_path / "artifact", "none")
+    assert not (tmp_path / "artifact").exists()
+
+
+def test_a_directory_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match="cannot load"):
+        build(tmp_path, tmp_path / "artifact", "none")
+
+
+def test_a_context_longer_than_the_model_was_made_for_is_refused(llama_directory: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"between 1 and the checkpoint's {CONTEXT}"):
+        build(llama_directory, tmp_path / "artifact", "none", context_length=CONTEXT + 1)
