@@ -11,7 +11,6 @@ TEMPLATE_VARIANT := build/template-variant.yaml
 .PHONY: image invoke start-api start-lambda lint-template test-container
 
 image: $(VENV)/sam/ready  ## build the image as `sam build` does; print its size and its largest parts
-	@mkdir -p compiler  # the Dockerfile copies it, though only the compiled engine needs it
 	$(SAM) build --config-env local --parameter-overrides BaseImage=$(BASE_IMAGE) $(PARAMETERS)
 	@$(PYTHON) -m tools.image_report $(IMAGE)
 
