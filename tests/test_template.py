@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).parent.parent
 
 
-class CloudFormation(yaml.SafeLoader):
+class CloudFormation(yaml.SafeLoader):  # type: ignore[misc]
     """YAML with CloudFormation's short forms, each read as its long form."""
 
 
