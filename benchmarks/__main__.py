@@ -16,6 +16,8 @@ COMMANDS = {
     "remote": ("benchmarks.remote.command", "a deployed function through the Invoke API"),
     "break-even": ("benchmarks.break_even.command", "which way of serving is cheapest at which request rate"),
 }
+COMMITTED = Path("benchmarks/results")
+"""The results that documents quote."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, (module, help_text) in COMMANDS.items():
         importlib.import_module(module).add_arguments(commands.add_parser(name, help=help_text))
     report = commands.add_parser("report", help="draw tables, plots and quoted documents again from the results")
-    report.add_argument("--results", type=Path, default=Path("benchmarks/results"), help="folder of results files")
+    report.add_argument("--results", type=Path, default=COMMITTED, help="folder of results files")
     options = parser.parse_args(arguments)
     from benchmarks import report as reports
 
@@ -36,9 +38,13 @@ def main(arguments: list[str] | None = None) -> int:
             paths = [importlib.import_module(COMMANDS[options.command][0]).run(options)]
         for path in paths:
             print(*(str(written) for written in (path, *reports.render(path))), sep="\n")
-        if options.command == "report":
+        if options.command == "report" and options.results == COMMITTED:
             for document in filter(Path.exists, reports.DOCUMENTS):
-                document.write_text(reports.quote(document.read_text(), options.results))
+                document.write_text(reports.quote(document.read_text(), document, options.results))
+    except KeyboardInterrupt:
+        kept = "what was measured so far is in the results file; `python -m benchmarks report` draws it"
+        print(f"\n{parser.prog} {options.command}: interrupted; {kept}", file=sys.stderr)
+        return 130
     except InputError as error:
         print(f"{parser.prog} {options.command}: {error}", file=sys.stderr)
         return 2

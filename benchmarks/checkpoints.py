@@ -4,6 +4,8 @@ Speed does not depend on what the weights say, so random ones measure the same; 
 """
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 """Sizes from the models' own config.json on the Hugging Face hub."""
+QUANTIZE = ("none", "int8", "int4")
 MADE = Path("build/benchmarks/checkpoints")
+COMPILED = Path("build/benchmarks/artifacts")
 
 
 def checkpoint(name: str) -> Path:
@@ -51,6 +55,27 @@ def checkpoint(name: str) -> Path:
     directory = MADE / name
     if not (directory / "tokenizer_config.json").is_file():
         _make(SHAPES[name], directory)
+    return directory
+
+
+def model_directory(text: str) -> Path:
+    """What `text` names: an artifact's or checkpoint's directory, a shape, or either with `:int8` to be compiled."""
+    if Path(text, "manifest.json").is_file():
+        return Path(text)
+    name, separator, quantize = text.rpartition(":")
+    return _artifact(checkpoint(name), quantize) if separator and quantize in QUANTIZE else checkpoint(text)
+
+
+def _artifact(source: Path, quantize: str) -> Path:
+    """The checkpoint compiled, unless it has been before."""
+    directory = COMPILED / f"{source.resolve().name}-{quantize}"
+    if not (directory / "manifest.json").is_file():
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "compiler", str(source), str(directory), "--quantize", quantize]
+        compiled = subprocess.run(command, capture_output=True, text=True, check=False)
+        if compiled.returncode:
+            last = next(iter(reversed(compiled.stderr.strip().splitlines())), "no message")
+            raise InputError(f"{source} cannot be compiled to {quantize}: {last[:300]}")
     return directory
 
 

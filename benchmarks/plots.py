@@ -59,7 +59,7 @@ def legend_below(figure: Figure, axes: Axes) -> None:
         handles,
         labels,
         loc="outside lower center",
-        ncols=min(len(labels), 6),
+        ncols=len(labels) if len(labels) <= 6 else (len(labels) + 1) // 2,
         frameon=False,
         fontsize=9,
         columnspacing=1.4,

@@ -3,6 +3,7 @@
 A document quotes a table between `<!-- benchmarks:NAME:SECTION -->` and `<!-- benchmarks:end -->`.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -54,15 +55,27 @@ def render(path: Path) -> list[Path]:
     return written
 
 
-def quote(document: str, results: Path) -> str:
-    """The document's text with every quoted table made anew from the results folder."""
+def quote(text: str, document: Path, results: Path) -> str:
+    """A document's text with everything it quotes made anew from the results folder.
+
+    SECTION is a table's name, or `plot-` and a plot's. What has not been measured yet is said to be so.
+    """
 
     def fresh(match: re.Match[str]) -> str:
         opening, name, section, end = match.groups()
-        content = load_result(results / f"{name}.json")
-        sections = REPORTS[content["benchmark"]].sections(content)
+        path = results / f"{name}.json"
+        if not path.exists():
+            return f"{opening}*Not measured yet: `python -m benchmarks {name}`.*\n{end}"
+        content = load_result(path)
+        report = REPORTS[content["benchmark"]]
+        plots = {f"plot-{plot}": draw for plot, draw in report.FIGURES.items()}
+        if section in plots:
+            plot = path.with_name(f"{path.stem}-{section.removeprefix('plot-')}.svg")
+            where = Path(os.path.relpath(plot.resolve(), document.resolve().parent)).as_posix()
+            return f"{opening}![{(plots[section].__doc__ or '').splitlines()[0]}]({where})\n{end}"
+        sections = report.sections(content)
         if section not in sections:
-            raise InputError(f"{name} has no section {section!r}; it has {', '.join(sections)}.")
+            raise InputError(f"{name} has no section {section!r}; it has {', '.join([*sections, *plots])}.")
         return f"{opening}{sections[section]}{end}"
 
-    return _QUOTE.sub(fresh, document)
+    return _QUOTE.sub(fresh, text)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ from typing import Any
 from benchmarks.errors import InputError
 
 SCHEMA = 1
+_ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:[^\s/=,:]+/)+")
+"""The folders of absolute paths, which say nothing to a reader elsewhere."""
 _PACKAGES = (
     "numpy",
     "torch",
@@ -90,6 +93,17 @@ def versions() -> dict[str, str]:
     return found
 
 
+def _lines(content: dict[str, Any]) -> str:
+    """JSON with one line for each key and for each element of a list of objects, such as samples."""
+    parts = []
+    for key, value in content.items():
+        text = json.dumps(value)
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            text = "[\n  " + ",\n  ".join(json.dumps(each) for each in value) + "\n ]"
+        parts.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
 @dataclass
 class Recorder:
     """One run's result file, growing."""
@@ -110,7 +124,7 @@ class Recorder:
             "benchmark": self.benchmark,
             "what": self.what,
             "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            "command": "python -m benchmarks " + " ".join(sys.argv[1:]),
+            "command": "python -m benchmarks " + " ".join(_ABSOLUTE.sub("", argument) for argument in sys.argv[1:]),
             "machine": machine(),
             "versions": versions(),
             "settings": self.settings,
@@ -120,8 +134,7 @@ class Recorder:
         """Write everything so far; the file is never half written."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_suffix(".partial")
-        text = json.dumps({**self._head, "complete": complete, **self.data}, indent=1)
-        partial.write_text(text + "\n")
+        partial.write_text(_lines({**self._head, "complete": complete, **self.data}))
         partial.replace(self.path)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarks.checkpoints import checkpoint
+from benchmarks.checkpoints import model_directory
 from benchmarks.errors import InputError
 
 T = TypeVar("T")
@@ -20,10 +20,14 @@ class Variant:
     name: str
     directory: Path
     environment: dict[str, str] = field(default_factory=dict, hash=False)
+    image: str = ""
+    """A container image that holds its model; `directory` then means nothing."""
 
     @property
     def engine(self) -> str:
-        """The engine its directory asks for."""
+        """The engine its directory asks for, `container` for an image."""
+        if self.image:
+            return "container"
         return "compiled" if (self.directory / "manifest.json").is_file() else "transformers"
 
 
@@ -34,7 +38,8 @@ def add_variant_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="NAME=DIRECTORY[,VARIABLE=VALUE...]",
         help="a checkpoint or artifact to measure, with environment variables for it; repeatable, interleaved. "
-        "DIRECTORY may also be SmolLM2-135M or Qwen2.5-0.5B: random weights of that shape. "
+        "DIRECTORY may also be SmolLM2-135M or Qwen2.5-0.5B, random weights of that shape, or such a name "
+        "or a checkpoint with :int8, :int4 or :none after it, compiled on the spot. "
         "Default: transformers=SmolLM2-135M",
     )
 
@@ -47,9 +52,7 @@ def parse_variants(texts: Sequence[str] | None) -> list[Variant]:
         where, *assignments = rest.split(",")
         if not (name and separator and where) or not all("=" in each for each in assignments):
             raise InputError(f"--model {text!r} is not NAME=DIRECTORY[,VARIABLE=VALUE...].")
-        directory = Path(where)
-        if not (directory / "manifest.json").is_file():
-            directory = checkpoint(where)
+        directory = model_directory(where)
         variants.append(Variant(name, directory.resolve(), dict(each.split("=", 1) for each in assignments)))
     names = [variant.name for variant in variants]
     if len(set(names)) < len(names):

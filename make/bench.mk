@@ -2,14 +2,17 @@
 .PHONY: bench bench-quick bench-peers bench-report
 PEERS := build/benchmarks/peers
 BENCH := $(BIN)/python -m benchmarks
-BENCH_MODELS ?= --model transformers=SmolLM2-135M
+BENCH_MODELS ?= --model transformers=SmolLM2-135M --model int8=SmolLM2-135M:int8 --model int4=SmolLM2-135M:int4
+BENCH_OURS ?= --model int8=SmolLM2-135M:int8 --model int4=SmolLM2-135M:int4
 
 bench: $(VENV)/bench-ready  ## every measurement that runs here; half an hour on a quiet machine
-	$(BENCH) cold-start $(BENCH_MODELS) --runs 15
+	$(BENCH) cold-start $(BENCH_MODELS) $(if $(IMAGE),--image container=$(IMAGE)) --runs 15
 	$(BENCH) warm $(BENCH_MODELS) --calls 100
 	$(BENCH) roofline --warm benchmarks/results/warm.json
-	$(BENCH) peers --model $(or $(BENCH_ARTIFACT),ours=SmolLM2-135M) --starts 10 --calls 30
-	$(BENCH) break-even --cold-start benchmarks/results/cold-start.json --warm benchmarks/results/warm.json
+	$(BENCH) peers $(BENCH_OURS) --starts 10 --calls 30
+	$(BENCH) load --model int8=SmolLM2-135M:int8
+	$(BENCH) break-even --variant int8 --cold-start benchmarks/results/cold-start.json \
+	    --warm benchmarks/results/warm.json
 	$(BENCH) report
 
 bench-quick: $(VENV)/bench-ready  ## the same in a few minutes, rougher, into build/benchmarks/quick

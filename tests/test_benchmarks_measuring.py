@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ pytest.importorskip("matplotlib")
 
 from benchmarks.__main__ import main
 from benchmarks.break_even.measured import measured_cold, measured_warm
+from benchmarks.cold_start.container import require_docker
 from benchmarks.cold_start.observe import count_opened
 from benchmarks.cold_start.report import PHASES, split
 from benchmarks.errors import InputError, NotInstalledError
+from benchmarks.load.client import send
 from benchmarks.peers.contenders import PEERS, interpreter
 from benchmarks.peers.session import PeerFailedError, Session
 from benchmarks.report import DOCUMENTS, REPORTS, markdown, quote
@@ -90,6 +94,38 @@ COLD = {
 }  # fmt: skip
 
 
+def test_containers_are_skipped_by_name_where_docker_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(NotInstalledError, match=r"Docker does not answer; apt-get install docker\.io"):
+        require_docker()
+
+
+def test_load_is_sent_when_it_is_due_and_not_when_earlier_answers_are_back() -> None:
+    finished = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Slow) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        samples = send(server.server_port, [0.0, 0.01, 0.02], {}, lambda: finished.append(1))
+        server.shutdown()
+        thread.join()
+    assert sorted(sample["status"] for sample in samples) == [200, 200, 429]
+    assert len(finished) == 3
+
+
+class _Slow(BaseHTTPRequestHandler):
+    """Answers nobody until three requests are in flight, and then one of them with 429."""
+
+    together = threading.Barrier(3)
+
+    def do_POST(self) -> None:
+        self.send_response(429 if self.together.wait(timeout=30) == 0 else 200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Silent."""
+
+
 def test_the_phases_of_a_cold_start_add_up_to_the_whole() -> None:
     parts = split(COLD)
     assert set(parts) == set(PHASES)
@@ -105,6 +141,13 @@ def test_break_even_takes_its_times_from_measured_files() -> None:
     assert measured_warm(content, "a") == {"warm_s": pytest.approx(2.0), "warm_cv": pytest.approx(0.5)}
     with pytest.raises(InputError, match="is not in these results"):
         measured_cold(content, "b")
+
+
+def test_a_results_file_keeps_no_folders_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["b", "warm", "--model", "a=/home/me/models/m,THREADS=1", "--out", "/tmp/x/y"])
+    recorder = Recorder(tmp_path / "r.json", "warm", "What.", {})
+    recorder.save(complete=True)
+    assert load_result(tmp_path / "r.json")["command"] == "python -m benchmarks warm --model a=m,THREADS=1 --out y"
 
 
 def test_an_interrupted_run_keeps_its_samples_and_says_that_it_is_partial(tmp_path: Path) -> None:
@@ -162,6 +205,10 @@ def test_an_absent_peer_is_skipped_with_the_command_that_installs_it() -> None:
     [
         (["cold-start", "--runs", "0"], "at least one run"),
         (["cold-start", "--memory-mb", "9"], "128 to 10240 MB"),
+        (["cold-start", "--image", "causallm"], "--image takes NAME=IMAGE"),
+        (["load", "--workers", "0"], "at least one"),
+        (["load", "--rate", "0"], "above zero"),
+        (["load", "--rate", "5000"], "more than 20,000"),
         (["warm", "--calls", "1"], "at least two calls"),
         (["warm", "--prompt", "0"], "--prompt 0"),
         (["roofline", "--repeats", "1"], "at least two"),
@@ -200,4 +247,4 @@ def test_committed_tables_and_plots_are_those_of_the_committed_results(path: Pat
 @pytest.mark.parametrize("document", [path for path in DOCUMENTS if (ROOT / path).exists()], ids=str)
 def test_documents_quote_the_committed_results(document: Path) -> None:
     text = (ROOT / document).read_text()
-    assert quote(text, RESULTS) == text, "run `python -m benchmarks report`"
+    assert quote(text, ROOT / document, RESULTS) == text, "run `python -m benchmarks report`"

@@ -103,10 +103,16 @@ class _Lambda(BaseHTTPRequestHandler):
         self._answer({"MemorySize": self.memory})
 
     def do_POST(self) -> None:
+        if self.headers["X-Amz-Log-Type"] == "Tail" and self.path.split("/")[3] == "local":
+            self.send_response(501)  # as sam local start-lambda does
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         self.rfile.read(int(self.headers["Content-Length"]))
         log = (ON_DEMAND if self.cold else WARM).replace("1769", str(self.memory))
         type(self).cold = False
-        self._answer({"usage": {}}, {"X-Amz-Log-Result": base64.b64encode(log.encode()).decode()})
+        asked = self.headers["X-Amz-Log-Type"] == "Tail"
+        self._answer({"usage": {}}, {"X-Amz-Log-Result": base64.b64encode(log.encode()).decode()} if asked else {})
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Silent."""
@@ -150,6 +156,15 @@ def test_cold_starts_are_forced_at_every_memory_size_and_told_from_warm_ones(end
     page = (tmp_path / "remote.md").read_text()
     assert "cold, 3,008 MB" in page
     assert "warm, 1,769 MB" in page
+
+
+def test_an_endpoint_without_logs_gives_the_clients_time_and_says_so(endpoint: str, tmp_path: Path) -> None:
+    arguments = ["remote", "local", "--endpoint-url", endpoint, "--cold", "0", "--warm", "2", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    content = json.loads((tmp_path / "remote.json").read_text())
+    assert content["complete"]
+    assert [sorted(sample) for sample in content["samples"]] == [["asked", "client_s", "round"]] * 2
+    assert "gives no REPORT" in (tmp_path / "remote.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,11 @@ def _read(options: argparse.Namespace) -> tuple[Sweep, float]:
     return sweep, limit
 
 
+def _letters(row: Sequence[str | None]) -> str:
+    """A row of a plane of choices: each choice's first letter, a dot where there is none."""
+    return "".join(name[0] if name else "." for name in row)
+
+
 def _by_cold_start(sweep: Sweep, limit: float, steps: int) -> dict[str, Any]:
     """The cheapest choice over the plane of request rate and cold start, by closed form."""
     rates = rates_between(sweep.per_day[0], sweep.per_day[-1], steps)
@@ -138,9 +143,8 @@ def _by_cold_start(sweep: Sweep, limit: float, steps: int) -> dict[str, Any]:
     for cold_s in colds:
         share = cold_s / given.cold_s if given.cold_s else 1.0
         function = Function(given.memory_mb, cold_s, given.load_s * share, given.restore_s, given.warm_s, given.warm_cv)
-        best.append(
-            [_cheapest_expected(sweep, function, per_day / DAY_S, sweep.traffic.timeout, limit) for per_day in rates]
-        )
+        row = [_cheapest_expected(sweep, function, per_day / DAY_S, sweep.traffic.timeout, limit) for per_day in rates]
+        best.append(_letters(row))
     return {"per_day": rates, "cold_s": colds, "best": best}
 
 
@@ -159,7 +163,7 @@ def _by_latency(sweep: Sweep, results: dict[str, Any], steps: int) -> dict[str, 
     p99 = [result.p99_s for rows in results.values() for result in rows]
     low, high = min(p99) * 0.9, max(p99) * 1.15
     limits = [low * (high / low) ** (i / (8 * steps)) for i in range(8 * steps + 1)]
-    best = [[cheapest(results, i, limit) for i in range(len(sweep.per_day))] for limit in limits]
+    best = [_letters([cheapest(results, i, limit) for i in range(len(sweep.per_day))]) for limit in limits]
     return {"p99_s": limits, "best": best}
 
 

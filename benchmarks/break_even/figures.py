@@ -125,8 +125,10 @@ def _edges(values: list[float]) -> list[float]:
     return [float(edge) for edge in np.exp(np.concatenate([log[:1], inner, log[-1:]]))]
 
 
-def _regions(axes: Axes, x: list[float], y: list[float], best: list[list[str | None]]) -> None:
-    """Coloured areas, `best [y][x]`, each choice's named once; equal cells of a column are one rectangle."""
+def _regions(axes: Axes, x: list[float], y: list[float], rows: list[str]) -> None:
+    """Coloured areas, `rows [y]` of one letter for each x, each choice's named once; runs in a column are one box."""
+    names = {name[0]: name for name in COLOURS}
+    best = [[names.get(letter) for letter in row] for row in rows]
     left, low = _edges(x), _edges(y)
     cells: dict[str | None, list[tuple[int, int]]] = {}
     for column in range(len(x)):

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.progress import Progress
 
+from benchmarks.cold_start.container import require_docker
 from benchmarks.cold_start.measure import ColdStartFailedError, Condition, cold_start, files_opened
 from benchmarks.cold_start.observe import may_drop_page_cache, may_limit_cpu
 from benchmarks.errors import InputError, NotInstalledError
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The subcommand's parameters."""
     add_variant_arguments(parser)
     add = parser.add_argument
+    add("--image", action="append", default=[], metavar="NAME=IMAGE", help="a container image to measure as well")
     add("--runs", type=int, default=15, help="cold starts of each kind, default 15")
     add("--memory-mb", type=int, action="append", help="limit CPU as Lambda does for this size; repeatable")
     add("--cache", choices=("warm", "cold", "both"), default="warm", help="page cache before each start, default warm")
@@ -46,16 +48,34 @@ def _conditions(options: argparse.Namespace) -> list[Condition]:
     return [Condition(size, cache) for size in sizes for cache in caches]
 
 
+def _images(options: argparse.Namespace, skipped: list[str]) -> list[Variant]:
+    """The images asked for, none of them where Docker does not answer."""
+    pairs = [text.partition("=") for text in options.image]
+    if any(not name or not image for name, _, image in pairs):
+        raise InputError(f"--image takes NAME=IMAGE, not {', '.join(options.image)}.")
+    try:
+        if pairs:
+            require_docker()
+    except NotInstalledError as error:
+        skipped.append(str(error))
+        return []
+    return [Variant(name, Path(), image=image) for name, _, image in pairs]
+
+
 def run(options: argparse.Namespace) -> Path:
     """Measure, saving after every cold start; returns the results file's path."""
-    conditions, variants = _conditions(options), parse_variants(options.model)
+    skipped: list[str] = []
+    conditions, images = _conditions(options), _images(options, skipped)
+    variants = [*(parse_variants(options.model) if options.model or not images else []), *images]
     settings = {
-        "models": {v.name: {"engine": v.engine, "model": v.directory.name, **v.environment} for v in variants},
+        "models": {
+            v.name: {"engine": v.engine, "model": v.image or v.directory.name, **v.environment} for v in variants
+        },
         "runs": options.runs,
     }
     recorder = Recorder(options.out / f"{options.name}.json", "cold-start", WHAT, settings)
     samples: list[dict[str, Any]] = []
-    recorder.data = {"samples": samples, "files_opened": {}, "failed": {}}
+    recorder.data = {"samples": samples, "files_opened": {}, "failed": {}, "skipped": skipped}
     kinds = [(variant, condition) for variant in variants for condition in conditions]
     with Progress() as progress:
         task = progress.add_task("cold starts", total=len(kinds) * (options.runs + 1))
@@ -69,7 +89,7 @@ def run(options: argparse.Namespace) -> Path:
             recorder.save(complete=False)
             progress.advance(task)
         for variant in variants:
-            if variant.name not in recorder.data["failed"]:
+            if variant.name not in recorder.data["failed"] and not variant.image:
                 _trace(variant, recorder)
     recorder.save(complete=True)
     return recorder.path
@@ -79,7 +99,7 @@ def _start(variant: Variant, condition: Condition, recorder: Recorder, i: int | 
     """One cold start into the samples, or the variant among the failed; `i` is None where it does not count."""
     try:
         measured = cold_start(variant, condition)
-    except (ColdStartFailedError, EmulatorError) as error:
+    except ColdStartFailedError as error:
         recorder.data["failed"][variant.name] = str(error)
         return
     if i is not None:
@@ -91,6 +111,6 @@ def _trace(variant: Variant, recorder: Recorder) -> None:
     try:
         recorder.data["files_opened"][variant.name] = files_opened(variant)
     except NotInstalledError as error:
-        recorder.data["skipped"] = [str(error)]
+        recorder.data["skipped"].append(str(error))
     except (ColdStartFailedError, EmulatorError) as error:
         recorder.data["failed"][f"{variant.name}, traced"] = str(error)

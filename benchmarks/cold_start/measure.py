@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cold_start.container import Container, ContainerFailedError
 from benchmarks.cold_start.observe import (
     TOKEN,
     count_opened,
@@ -16,7 +17,7 @@ from benchmarks.cold_start.observe import (
     tracer,
 )
 from benchmarks.variants import Variant
-from tools.emulator import RUNTIME_CLIENT, Emulator
+from tools.emulator import RUNTIME_CLIENT, Emulator, EmulatorError
 
 MB_PER_VCPU = 1769
 EVENT = {"prompt": "The first token of a cold start", "max_tokens": 1, "temperature": 0}
@@ -45,7 +46,6 @@ class Condition:
 def _environment(variant: Variant, condition: Condition, token: str) -> dict[str, str]:
     memory = {"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(condition.memory_mb)} if condition.memory_mb else {}
     return {
-        "MODEL_DIR": str(variant.directory),
         "HF_HUB_OFFLINE": "1",
         "AWS_LAMBDA_FUNCTION_TIMEOUT": str(LONGEST_S),
         "AWS_XRAY_SDK_ENABLED": "false",
@@ -58,25 +58,46 @@ def _environment(variant: Variant, condition: Condition, token: str) -> dict[str
 def cold_start(variant: Variant, condition: Condition) -> dict[str, Any]:
     """Times in seconds and costs in bytes of one cold start with its first token. Raises ColdStartFailedError."""
     token = uuid.uuid4().hex
-    with cpu_quota(condition.vcpus):
-        if condition.cache == "cold":
-            drop_page_cache()
-        with Emulator(_environment(variant, condition, token)) as emulator:
-            reply = emulator.invoke(EVENT, timeout=LONGEST_S)
-            process = find_process(token)
-            costs = read_costs(process) if process else {}
-            init_s = emulator.init_seconds
-    answered = reply.status == 200 and isinstance(reply.payload, dict) and "timings" in reply.payload
-    if not answered:
-        raise ColdStartFailedError(f"{variant.name}: {str(reply.payload)[:300]}")
-    timings = reply.payload["timings"]
+    try:
+        if variant.image:
+            seconds, answer, costs = _in_container(variant, condition, token)
+        else:
+            seconds, answer, costs = _in_emulator(variant, condition, token)
+    except (EmulatorError, ContainerFailedError) as error:
+        raise ColdStartFailedError(str(error)) from None
+    if not (isinstance(answer, dict) and "timings" in answer):
+        raise ColdStartFailedError(str(answer)[:300])
+    timings = answer["timings"]
     return {
-        "to_first_answer_s": reply.seconds,
-        "init_s": init_s,
+        "to_first_answer_s": seconds,
         "first_request_s": timings["total_ms"] / 1000,
         "phases_s": {name.removesuffix("_ms"): ms / 1000 for name, ms in timings["init"].items()},
         **costs,
     }
+
+
+def _in_emulator(variant: Variant, condition: Condition, token: str) -> tuple[float, Any, dict[str, float]]:
+    environment = {"MODEL_DIR": str(variant.directory), **_environment(variant, condition, token)}
+    with cpu_quota(condition.vcpus):
+        if condition.cache == "cold":
+            drop_page_cache()
+        with Emulator(environment) as emulator:
+            reply = emulator.invoke(EVENT, timeout=LONGEST_S)
+            process = find_process(token)
+            costs: dict[str, float] = dict(read_costs(process)) if process else {}
+            if emulator.init_seconds is not None:
+                costs["init_s"] = emulator.init_seconds
+    return reply.seconds, reply.payload, costs
+
+
+def _in_container(variant: Variant, condition: Condition, token: str) -> tuple[float, Any, dict[str, float]]:
+    environment = _environment(variant, condition, token)
+    with Container(variant.image, environment, condition.vcpus, condition.memory_mb) as container:
+        if condition.cache == "cold":
+            drop_page_cache()
+        seconds, answer = container.invoke(EVENT, LONGEST_S)
+        process = find_process(token)
+        return seconds, answer, dict(read_costs(process)) if process else {}
 
 
 def files_opened(variant: Variant) -> int:
@@ -84,8 +105,9 @@ def files_opened(variant: Variant) -> int:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "trace")
         environment = _environment(variant, Condition(None, "warm"), uuid.uuid4().hex)
+        environment["MODEL_DIR"] = str(variant.directory)
         with Emulator(environment, [*tracer(output), *RUNTIME_CLIENT]) as emulator:
             reply = emulator.invoke(EVENT, timeout=LONGEST_S)
         if reply.status != 200:
-            raise ColdStartFailedError(f"{variant.name}: {str(reply.payload)[:300]}")
+            raise ColdStartFailedError(str(reply.payload)[:300])
         return count_opened(output.read_text(errors="replace"))

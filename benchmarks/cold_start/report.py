@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.plots import BLUE, GREY, INK, ORANGE, PURPLE, RED, TEAL, legend_below, sheet
@@ -109,32 +110,45 @@ def sections(content: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def phases(content: dict[str, Any]) -> Figure:
-    """Each kind of cold start as one bar of its phases, with every run's total as a dot."""
-    kinds = _kinds(content)
-    figure = sheet(
-        "Where a cold start goes",
-        "From the first event sent to a new environment to its one-token answer: median of each phase; dots are the "
-        f"single runs\n{provenance(content)}",
-        height=2.3 + 0.5 * len(kinds),
-    )
-    axes = figure.add_subplot()
+def _bars(axes: Axes, kinds: dict[Kind, list[dict[str, Any]]], until: float) -> None:
+    """One bar of phases for each kind, every run's total as a dot under it, from zero to `until` seconds."""
     for row, samples in enumerate(kinds.values()):
         left = 0.0
         for name, width in _median_split(samples).items():
             label, colour = PHASES[name]
-            axes.barh(row, width, left=left, height=0.62, color=colour, label=label if row == 0 else None, lw=0)
+            axes.barh(row, width, left=left, height=0.56, color=colour, label=label if row == 0 else None, lw=0)
             left += width
         totals = [sample["to_first_answer_s"] for sample in samples]
-        axes.plot(totals, [row + 0.43] * len(totals), ".", color=INK, ms=3.5, alpha=0.6, mew=0)
-        axes.text(left, row, f"  {seconds(summarise(totals).median)}", va="center", fontsize=9.5, fontweight="bold")
-    axes.set_yticks(range(len(kinds)), [_label(kind) for kind in kinds])
-    axes.invert_yaxis()
-    axes.set_xlim(0, max(sample["to_first_answer_s"] for sample in content["samples"]) * 1.12)
+        axes.plot(totals, [row + 0.4] * len(totals), "o", color=INK, ms=2.5, alpha=0.55, mew=0)
+        if left < until:
+            text = f"  {seconds(summarise(totals).median)}"
+            axes.text(left, row, text, va="center", fontsize=9.5, fontweight="bold", clip_on=True)
+    axes.set_xlim(0, until)
     axes.set_xlabel("seconds")
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
-    legend_below(figure, axes)
+
+
+def phases(content: dict[str, Any]) -> Figure:
+    """Each kind of cold start as one bar of its phases, with every run's total as a dot."""
+    kinds = _kinds(content)
+    medians = [summarise([sample["to_first_answer_s"] for sample in samples]).median for samples in kinds.values()]
+    figure = sheet(
+        "Where a cold start goes",
+        "From the first event sent to a new environment to its one-token answer: median of each phase; dots are the "
+        f"single runs\n{provenance(content)}",
+        height=2.4 + 0.5 * len(kinds),
+    )
+    enlarged = max(medians) > 3 * min(medians)
+    panels = figure.subplots(1, 2 if enlarged else 1, sharey=True, squeeze=False)[0]
+    _bars(panels[0], kinds, max(sample["to_first_answer_s"] for sample in content["samples"]) * 1.2)
+    if enlarged:
+        panels[0].set_title("all of it", loc="left", fontsize=10.5)
+        panels[1].set_title("the beginning, enlarged", loc="left", fontsize=10.5)
+        _bars(panels[1], kinds, min(medians) * 2)
+    panels[0].set_yticks(range(len(kinds)), [_label(kind) for kind in kinds])
+    panels[0].invert_yaxis()
+    legend_below(figure, panels[0])
     return figure
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.plots import BLUE, GREY, INK, sheet
+from benchmarks.peers.contenders import PEERS
+from benchmarks.plots import BLUE, GREY, INK, TEAL, sheet
 from benchmarks.results import provenance
 from benchmarks.stats import noise_note, paired_ratio, summarise
 from benchmarks.tables import seconds, table
@@ -98,18 +99,25 @@ def sections(content: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def _colour(label: str) -> str:
+    """Ours apart from transformers, and both from the other peers."""
+    if label.startswith("transformers"):
+        return GREY
+    return TEAL if any(label.startswith(peer.name) for peer in PEERS) else BLUE
+
+
 def side_by_side(content: dict[str, Any]) -> Figure:
     """Process to first token, and time per token, one bar a contender, every sample a dot."""
     labels = [label for label in _labels(content) if _samples(content, label, _lengths(content)[0])]
     figure = sheet(
         "The same weights in other engines",
         f"{content['settings']['checkpoint']}, greedy, each with its fastest threads and flags; bars are medians, dots "
-        f"single runs; transformers in grey\n{provenance(content)}",
+        f"single runs; ours blue, transformers grey\n{provenance(content)}",
         height=1.9 + 0.36 * len(labels),
     )
     panels = figure.subplots(1, 2, sharey=True)
     values = (
-        ("seconds from process start to first token", {label: _starts(content, label) for label in labels}),
+        ("seconds, process start to first token", {label: _starts(content, label) for label in labels}),
         (
             "milliseconds per later token",
             {label: [per_token(s) * 1000 for s in content["samples"] if s["contender"] == label] for label in labels},
@@ -121,7 +129,7 @@ def side_by_side(content: dict[str, Any]) -> Figure:
             if not sets[label]:
                 continue
             summary = summarise(sets[label])
-            axes.barh(row, summary.median, height=0.66, color=GREY if label.startswith("transformers") else BLUE, lw=0)
+            axes.barh(row, summary.median, height=0.66, color=_colour(label), lw=0)
             axes.plot(sets[label], [row] * len(sets[label]), ".", color=INK, ms=3, alpha=0.25, mew=0)
             axes.text(max(summary.median, summary.p95), row, f"  {summary.median:.3g}", va="center", fontsize=9)
         axes.grid(visible=False, axis="y")

@@ -65,7 +65,8 @@ class Session:
         """Most resident memory so far, bytes."""
         assert self._process is not None
         status = Path(f"/proc/{self._process.pid}/status").read_text()
-        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+        # A process that has just ended has no such line.
+        return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")), 0)
 
     def _read(self) -> dict[str, Any]:
         assert self._process is not None

@@ -4,6 +4,7 @@ import argparse
 import base64
 import json
 import time
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ class Remote:
         self._client = client
         self._function = function
         self._event = event
+        self.log_type = "Tail"
+        """What is asked for; `None` once an endpoint, such as that of sam local, has said that it gives no logs."""
 
     def renew(self, memory_mb: int | None, mark: str) -> None:
         """Publish a change of the configuration, after which Lambda starts new environments."""
@@ -58,7 +61,7 @@ class Remote:
     def invoke(self) -> dict[str, Any]:
         """One invocation: the client's seconds and Lambda's report. Raises InputError when the function fails."""
         begun = time.perf_counter()
-        answer = self._client.invoke(FunctionName=self._function, LogType="Tail", Payload=self._event)
+        answer = self._client.invoke(FunctionName=self._function, LogType=self.log_type, Payload=self._event)
         payload = answer["Payload"].read()
         seconds = time.perf_counter() - begun
         if "FunctionError" in answer:
@@ -72,6 +75,19 @@ def _event(path: Path | None) -> bytes:
         return json.dumps(json.loads(path.read_text()) if path else EVENT).encode()
     except (OSError, ValueError) as error:
         raise InputError(f"--event {path} is not a readable JSON file: {error}.") from None
+
+
+def _first_call(remote: Remote) -> None:
+    """An invocation that does not count. It also finds out whether the endpoint gives the log's tail."""
+    from botocore.exceptions import ClientError
+
+    try:
+        remote.invoke()
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] != HTTPStatus.NOT_IMPLEMENTED:
+            raise
+        remote.log_type = "None"
+        remote.invoke()
 
 
 def run(options: argparse.Namespace) -> Path:
@@ -101,13 +117,13 @@ def run(options: argparse.Namespace) -> Path:
         task = progress.add_task("invocations", total=len(sizes) * (options.cold + options.warm))
         try:
             for size in sizes:
+                if not options.cold:
+                    _first_call(remote)  # not counted
                 for i in range(options.cold):
                     remote.renew(size, f"{size}-{i}-{time.time():.0f}")
                     samples.append({"asked": "cold", "round": i, **remote.invoke()})
                     recorder.save(complete=False)
                     progress.advance(task)
-                if options.warm and not options.cold:
-                    remote.invoke()  # the first call is not counted
                 for i in range(options.warm):
                     samples.append({"asked": "warm", "round": i, **remote.invoke()})
                     recorder.save(complete=False)
@@ -117,5 +133,8 @@ def run(options: argparse.Namespace) -> Path:
             if not samples:
                 raise InputError(f"{options.function} cannot be measured: {error}{advice}") from None
             recorder.data["notes"].append(f"ended early: {error}")
-    recorder.save(complete=not recorder.data["notes"])
+    complete = not recorder.data["notes"]
+    if remote.log_type == "None":
+        recorder.data["notes"].append("this endpoint gives no REPORT: only the client's time is known")
+    recorder.save(complete=complete)
     return recorder.path

@@ -23,9 +23,13 @@ def usd_per_thousand(sample: dict[str, Any], prices: dict[str, float]) -> float:
 def _kinds(content: dict[str, Any]) -> dict[tuple[float, str], list[dict[str, Any]]]:
     kinds: dict[tuple[float, str], list[dict[str, Any]]] = {}
     for sample in content["samples"]:
-        kind = "cold" if is_cold(sample) else "warm"
-        kinds.setdefault((sample.get("memory_mb", 0), kind), []).append(sample)
+        kind = "cold" if is_cold(sample) else sample["asked"]
+        kinds.setdefault((sample.get("memory_mb", 0.0), kind), []).append(sample)
     return dict(sorted(kinds.items()))
+
+
+def _label(memory: float, kind: str) -> str:
+    return f"{kind}, {memory:,.0f} MB" if memory else kind
 
 
 def _median(samples: list[dict[str, Any]], name: str) -> float | None:
@@ -47,18 +51,19 @@ def _figures(content: dict[str, Any]) -> str:
         cells.append("-" if used is None else f"{used:,.0f} MB")
         billed = [usd_per_thousand(s, content["settings"]["prices"]) for s in samples if "billed_ms" in s]
         cells.append(dollars(summarise(billed).median) if billed else "-")
-        rows.append([f"{kind}, {memory:,.0f} MB", *cells])
+        rows.append([_label(memory, kind), *cells])
     return table(head, rows)
 
 
 def sections(content: dict[str, Any]) -> dict[str, str]:
     """Named pieces of Markdown."""
     spreads = {
-        f"{kind}, {memory:,.0f} MB": summarise([sample["client_s"] for sample in samples]).spread
+        _label(memory, kind): summarise([sample["client_s"] for sample in samples]).spread
         for (memory, kind), samples in _kinds(content).items()
     }
     notes = [f"- {note}" for note in content["notes"]]
-    asked = [sample for sample in content["samples"] if sample["asked"] == "cold" and not is_cold(sample)]
+    reported = [sample for sample in content["samples"] if "duration_ms" in sample]
+    asked = [sample for sample in reported if sample["asked"] == "cold" and not is_cold(sample)]
     if asked:
         notes.append(f"- {len(asked)} invocations were to be cold and Lambda reports no start for them.")
     return {

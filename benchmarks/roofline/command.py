@@ -69,7 +69,9 @@ def _engines(warm: dict[str, Any] | None, floors: dict[str, Any]) -> list[dict[s
     """For each engine of a warm run whose model has a floor: its fastest kind of request beside the floor."""
     found = []
     for name, about in (warm["settings"]["models"] if warm else {}).items():
-        floor = floors.get(about["model"], {}).get("floor_s", {}).get(about.get("dtype"))
+        # An artifact made on the spot is named after its checkpoint and its quantisation.
+        base = next((model for model in floors if about["model"] in (model, f"{model}-{about.get('dtype')}")), None)
+        floor = floors[base]["floor_s"].get(about.get("dtype")) if base else None
         medians = [
             summarise([per_token(sample) for sample in samples]).median
             for (variant, _, output, prompts), samples in kinds(warm or {}).items()

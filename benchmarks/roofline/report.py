@@ -63,14 +63,15 @@ def sections(content: dict[str, Any]) -> dict[str, str]:
 
 def floors(content: dict[str, Any]) -> Figure:
     """Floors by precision, and the engines' measured tokens beside them."""
-    bars = [
-        (f"{name}, {dtype}: floor", seconds, GREY)
-        for name, floor in content["floors"].items()
-        for dtype, seconds in floor["floor_s"].items()
-        if dtype != "float16"
-    ]
-    bars += [(f"{e['model']}, {e['dtype']}: {e['variant']}", e["per_token_s"], BLUE) for e in content["engines"]]
-    bars.sort(key=lambda bar: bar[0])
+    bars = []
+    for name, floor in content["floors"].items():
+        for dtype, seconds in floor["floor_s"].items():
+            bars.append((f"{name} {dtype}: floor", seconds, GREY))
+            bars += [
+                (f"{engine['variant']}: measured", engine["per_token_s"], BLUE)
+                for engine in content["engines"]
+                if engine["dtype"] == dtype and engine["floor_s"] == seconds
+            ]
     figure = sheet(
         "The floor under decoding",
         f"Milliseconds to read every weight once at {content['best_read'] / 1e9:.1f} GB/s (grey), and what a token "
@@ -80,7 +81,7 @@ def floors(content: dict[str, Any]) -> Figure:
     axes = figure.add_subplot()
     for row, (_, seconds, colour) in enumerate(bars):
         axes.barh(row, seconds * 1000, height=0.66, color=colour, lw=0)
-        axes.text(seconds * 1000, row, f" {seconds * 1000:.1f}", va="center", fontsize=9)
+        axes.text(seconds * 1000, row, f" {seconds * 1000:.3g}", va="center", fontsize=9)
     axes.set_yticks(range(len(bars)), [label for label, _, _ in bars])
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
