@@ -53,9 +53,11 @@ COPY --from=checkpoint /build .
 RUN PYTHONPATH=/build:/opt/python python3 tools/prepare_model.py "${MODEL}" /opt/model --revision "${MODEL_REVISION}" \
     --engine "${ENGINE}" --quantize "${QUANTIZE}" --context-length "${CONTEXT_LENGTH}"
 
-# The compiled engine runs without the libraries it was compiled with.
-RUN if [ "${ENGINE}" = compiled ]; then \
-        rm -rf /opt/python \
+# The compiled engine runs without the libraries it was compiled with, save the compiler's own, which a base may lack.
+RUN mkdir -p /opt/lib && if [ "${ENGINE}" = compiled ]; then \
+        for library in libgomp.so.1 libstdc++.so.6 libgcc_s.so.1; do \
+            cp -L "$(g++ -print-file-name=${library})" /opt/lib/; done \
+        && rm -rf /opt/python \
         && grep -vE '^(torch|transformers|accelerate|safetensors)=' wheels/requirements.txt >requirements-compiled.txt \
         && tools/install_packages.sh requirements-compiled.txt /opt/python \
         && python3 tools/finish_packages.py /opt/python; fi
@@ -67,10 +69,6 @@ COPY server /var/task/server
 COPY *.py /var/task/
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /var/task && chmod -R a+rX /var/task /opt/model
 
-# A model that does not load fails here, not at the first cold start.
-RUN cd /var/task && export PYTHONPATH=/var/task:/opt/python PYTHONDONTWRITEBYTECODE=1 MODEL_DIR=/opt/model \
-    && if [ "${MODEL}" != none ]; then python3 -c 'import handler'; fi
-
 # ---- the image ----
 # checkov:skip=CKV_DOCKER_2:Lambda asks the runtime client for its health; as a server the image has GET /health
 # checkov:skip=CKV_DOCKER_3:aws.entry gives up root, see below
@@ -78,16 +76,21 @@ RUN cd /var/task && export PYTHONPATH=/var/task:/opt/python PYTHONDONTWRITEBYTEC
 FROM ${BASE}
 LABEL com.amazonaws.lambda.feature.snapstart="Allow"
 COPY --from=build /opt/python /opt/python
+COPY --from=build /opt/lib /opt/lib
 COPY --from=build /opt/model /opt/model
 COPY --from=build /var/task /var/task
 ARG MODEL_NAME=demo
 ENV PYTHONPATH=/var/task:/opt/python \
+    LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-/usr/lib}:/opt/lib \
     PYTHONDONTWRITEBYTECODE=1 \
     MODEL_DIR=/opt/model \
     MODEL_NAME=${MODEL_NAME} \
     HF_HUB_OFFLINE=1 \
     HF_HOME=/tmp/huggingface
 WORKDIR /var/task
+# A model that does not load, or lacks a library, fails here and not at the first cold start.
+ARG MODEL=models/demo
+RUN if [ "${MODEL}" != none ]; then python3 -c 'import handler'; fi
 # No USER: Lambda ignores it, and `sam local` adds its emulator to the image with commands that need root. `aws.entry` gives
 # up root before anything else is imported, so the model runs as nobody wherever the image is started.
 # Another command, the same image: docker run -p 8080:8080 IMAGE uvicorn app:app --host 0.0.0.0 --port 8080

@@ -87,7 +87,8 @@ def test_no_build_tool_cache_or_source_of_the_build_is_left() -> None:
 import glob, shutil
 print([tool for tool in ("gcc", "g++", "cc", "ld", "as", "make", "cmake", "ninja", "git") if shutil.which(tool)])
 left = ("/build", "/root/.cache/*", "/tmp/*", "/opt/python/torch/include", "/opt/python/setuptools")
-print([found for pattern in (*left, "/opt/python/**/*.a", "/**/*.whl") for found in glob.glob(pattern, recursive=True)])
+left += ("/opt/**/*.a", "/opt/**/*.whl", "/var/**/*.whl")
+print([found for pattern in left for found in glob.glob(pattern, recursive=True)])
 """
     assert inside(code) == "[]\n[]\n"
 

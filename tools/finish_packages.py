@@ -16,7 +16,7 @@ NOT_AT_RUN_TIME = (
     "bin",  # console scripts; the image starts modules
     "torch/include",  # headers, for building extensions
     "torch/share",  # CMake files
-    "torch/lib/*.a",
+    "**/*.a",  # static libraries, for linking
     "torch/bin/protoc*",  # torch_shm_manager stays: `import torch` looks for it
     "torch/bin/test*",
     "torch/test",
