@@ -35,7 +35,7 @@ clean:  ## remove everything that was installed or built
 
 # torch: the CPU build where PyTorch's index can be reached, else whatever pip is set up to find. The emulator is a
 # binary inside aws-sam-cli; that package's own dependencies, pinned against ours, stay out.
-$(VENV)/ready: requirements.txt requirements-dev.txt
+$(VENV)/ready: requirements.txt requirements-dev.txt benchmarks/requirements.txt
 	@echo "Setting up $(VENV) (once; a minute or two) ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=...")'
 	@$(PYTHON) -m venv $(VENV)

@@ -13,8 +13,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from aws.events import DirectEvent, HttpEvent, ScheduledEvent, parse_event, shape_response
+from aws import snapstart
+from aws.events import BatchEvent, DirectEvent, HttpEvent, ScheduledEvent, parse_event, shape_response
 from aws.observability import logger, make_tracer, record_error, record_generation, record_load
+from aws.secrets import make_keys
 from inference.errors import ApiError, InternalError, InvalidRequestError
 from inference.routes import error_response, handle
 from inference.schema import ChatRequest, CompletionRequest, validate
@@ -26,6 +28,7 @@ MAX_RESPONSE_BYTES = 6_000_000
 """A little under the 6 MiB that Lambda takes back; past them the runtime client exits and the next call loads again."""
 
 SETTINGS = Settings.from_env()
+KEYS = make_keys(SETTINGS)
 MODEL = get_model(SETTINGS)
 SERVICE = Service(MODEL, max_tokens=SETTINGS.max_tokens, report=record_generation)
 SUBSEGMENT = make_tracer(SETTINGS.tracing)
@@ -46,17 +49,21 @@ def lambda_handler(event: Any, context: Any) -> Mapping[str, Any]:
         if isinstance(request, ScheduledEvent):
             return {"status": "warm", "cold_start": first}
         with SUBSEGMENT("generate"):
+            if isinstance(request, BatchEvent):
+                return _batch(request, context)
             result = _direct(request, context) if isinstance(request, DirectEvent) else _http(request, context, first)
         if len(json.dumps(result)) > MAX_RESPONSE_BYTES:
             raise InvalidRequestError("The answer is over Lambda's 6 MB; ask for fewer tokens, choices or logprobs.")
         if SETTINGS.log_prompts:
-            logger.info("prompt and completion", request=event, response=result)
+            # Of an HTTP event the body only: its headers hold the caller's key.
+            sent = request.request.body.decode(errors="replace") if isinstance(request, HttpEvent) else event
+            logger.info("prompt and completion", request=sent, response=result)
         return result
     except ApiError as error:
         failure = error
     except Exception:
         logger.exception("unexpected error")
-        failure = InternalError(f"Something went wrong here; the log has it under request {context.aws_request_id}.")
+        failure = InternalError.logged_under(context.aws_request_id)
     record_error(failure)
     if isinstance(request, HttpEvent):
         return shape_response(error_response(failure), request.source)
@@ -71,6 +78,22 @@ def _direct(event: DirectEvent, context: Any) -> Mapping[str, Any]:
     return SERVICE.respond(SERVICE.prepare(request), _deadline(context))
 
 
+def _batch(event: BatchEvent, context: Any) -> Mapping[str, Any]:
+    """The messages that SQS is to deliver again; the answers go to the results queue."""
+    from aws import batch  # not before it is needed: it imports boto3
+
+    return batch.process(
+        event.event, context, lambda body: _direct(DirectEvent(body), context), SETTINGS.results_queue_url
+    )
+
+
+def _restored() -> None:
+    """After SnapStart's restore this is a fresh environment: its next invocation is a cold one."""
+    global _invoked
+    _invoked = False
+    SERVICE.mark_cold()
+
+
 def _http(event: HttpEvent, context: Any, first: bool) -> Mapping[str, Any]:
     """The HTTP response in the shape its front door reads."""
     deadline = _deadline(context)
@@ -78,7 +101,7 @@ def _http(event: HttpEvent, context: Any, first: bool) -> Mapping[str, Any]:
         # The gateway's clock also ran while this environment started for its request.
         waited = MODEL.load_ms["total_ms"] / 1000 if first and _started_on_demand() else 0.0
         deadline = min(deadline, time.monotonic() + SETTINGS.gateway_timeout - waited)
-    response = handle(event.request, SERVICE, max_body_bytes=SETTINGS.max_body_bytes, deadline=deadline)
+    response = handle(event.request, SERVICE, max_body_bytes=SETTINGS.max_body_bytes, deadline=deadline, keys=KEYS)
     return shape_response(response, event.source)
 
 
@@ -89,3 +112,6 @@ def _deadline(context: Any) -> float:
 
 def _started_on_demand() -> bool:
     return os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand") == "on-demand"
+
+
+snapstart.register(_restored)

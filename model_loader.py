@@ -26,6 +26,9 @@ from inference.model import Model, generation_defaults
 from inference.tokenizer import Tokenizer, read_json
 from settings import Settings
 
+FETCHED = Path("/tmp/models")
+"""Where models from S3 are put: the one place a function may write."""
+
 _model: Model | None = None
 _lock = threading.Lock()
 
@@ -59,13 +62,11 @@ def load_model(settings: Settings) -> Model:
 
     The tokenizer is read in a thread beside the engine, so these phases overlap.
     """
-    directory = Path(settings.model_dir)
-    if not directory.is_dir():
-        raise LoadError(f"{directory} is not a directory; set MODEL_DIR to a checkpoint or a compiled artifact.")
+    phases: dict[str, float] = {}
+    directory = _find(settings.model_dir, phases)
     threads = settings.threads or usable_vcpus()
     os.environ["OMP_NUM_THREADS"] = str(threads)  # libgomp reads it once, when the engine's libraries start
 
-    phases: dict[str, float] = {}
     with ThreadPoolExecutor(1) as pool:
         tokenizer_read = pool.submit(_read_tokenizer, directory, phases)
         engine = _load_engine(settings, directory, threads, phases)
@@ -89,6 +90,19 @@ def load_model(settings: Settings) -> Model:
         sampling_defaults=sampling_defaults,
         load_ms=phases,
     )
+
+
+def _find(model_dir: str, phases: dict[str, float]) -> Path:
+    """The directory to load from; a model in S3 is fetched to one first."""
+    if model_dir.startswith("s3://"):
+        with _timed(phases, "fetch_ms"):
+            from aws import s3_model  # imports boto3, for this alone
+
+            return s3_model.fetch(model_dir, FETCHED)
+    directory = Path(model_dir)
+    if not directory.is_dir():
+        raise LoadError(f"{directory} is not a directory; set MODEL_DIR to a checkpoint or a compiled artifact.")
+    return directory
 
 
 def _load_engine(settings: Settings, directory: Path, threads: int, phases: dict[str, float]) -> Engine:

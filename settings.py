@@ -5,7 +5,7 @@ Knows names, defaults and allowed values; knows nothing of what they do. `docs/c
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from engines.base import LoadError
@@ -19,7 +19,7 @@ class Settings:
     """What a process is told from outside. `from_env` raises LoadError for a value that cannot be used."""
 
     model_dir: str = str(ROOT / "models" / "demo")
-    """MODEL_DIR: checkpoint or artifact directory."""
+    """MODEL_DIR: checkpoint or artifact directory, or `s3://bucket/prefix` of one."""
     model_name: str = ""
     """MODEL_NAME: the name clients use; the directory's own name when empty."""
     dtype: str = "auto"
@@ -34,6 +34,32 @@ class Settings:
     """MAX_BODY_BYTES: largest request body accepted, bytes."""
     gateway_timeout: float = 29.0
     """GATEWAY_TIMEOUT: seconds API Gateway waits for an answer before it gives up on the function."""
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    """API_KEYS: keys that clients may use, separated by commas; without any source of keys none is asked for."""
+    api_keys_secret: str = ""
+    """API_KEYS_SECRET: name or ARN of a Secrets Manager secret that holds keys."""
+    api_keys_parameter: str = ""
+    """API_KEYS_PARAMETER: name of an SSM parameter that holds keys."""
+    api_keys_max_age: float = 300.0
+    """API_KEYS_MAX_AGE: seconds after which a request has the secret or parameter read again, in the background."""
+    host: str = "127.0.0.1"
+    """HOST: server only, `python -m server`: address to listen on; 0.0.0.0 in a container."""
+    port: int = 8000
+    """PORT: server only, `python -m server`."""
+    workers: int = 1
+    """WORKERS: server only, `python -m server`: processes, each with a copy of the model."""
+    concurrency: int = 2
+    """CONCURRENCY: server only: generations that run at once."""
+    queue_length: int = 64
+    """QUEUE_LENGTH: server only: requests that may wait for one of them; more are answered 429."""
+    request_timeout: float = 120.0
+    """REQUEST_TIMEOUT: server only: seconds from a request's arrival to the answer with the text so far."""
+    body_timeout: float = 20.0
+    """BODY_TIMEOUT: server only: seconds in which a request's body must arrive."""
+    drain_timeout: float = 25.0
+    """DRAIN_TIMEOUT: server only: seconds that running requests have to finish after SIGTERM."""
+    results_queue_url: str = ""
+    """RESULTS_QUEUE_URL: SQS queue for the answers to an SQS batch."""
     log_prompts: bool = False
     """LOG_PROMPTS: write prompts and completions to the log."""
     tracing: bool = False
@@ -52,6 +78,19 @@ class Settings:
             max_tokens=_whole(env, "MAX_TOKENS", default.max_tokens),
             max_body_bytes=_whole(env, "MAX_BODY_BYTES", default.max_body_bytes, least=1),
             gateway_timeout=_seconds(env, "GATEWAY_TIMEOUT", default.gateway_timeout),
+            api_keys=tuple(key for key in (part.strip() for part in env.get("API_KEYS", "").split(",")) if key),
+            api_keys_secret=env.get("API_KEYS_SECRET") or default.api_keys_secret,
+            api_keys_parameter=env.get("API_KEYS_PARAMETER") or default.api_keys_parameter,
+            api_keys_max_age=_seconds(env, "API_KEYS_MAX_AGE", default.api_keys_max_age),
+            host=env.get("HOST") or default.host,
+            port=_whole(env, "PORT", default.port),
+            workers=_whole(env, "WORKERS", default.workers, least=1),
+            concurrency=_whole(env, "CONCURRENCY", default.concurrency, least=1),
+            queue_length=_whole(env, "QUEUE_LENGTH", default.queue_length),
+            request_timeout=_seconds(env, "REQUEST_TIMEOUT", default.request_timeout),
+            body_timeout=_seconds(env, "BODY_TIMEOUT", default.body_timeout),
+            drain_timeout=_seconds(env, "DRAIN_TIMEOUT", default.drain_timeout),
+            results_queue_url=env.get("RESULTS_QUEUE_URL") or default.results_queue_url,
             log_prompts=_choice(env, "LOG_PROMPTS", ("false", "true")) == "true",
             tracing=_choice(env, "TRACING", ("false", "true")) == "true",
         )

@@ -1,7 +1,8 @@
 """The events a function can get, and the shape each caller wants back. Knows AWS's JSON; nothing of models.
 
 API Gateway REST (payload 1.0), HTTP API and Function URL (payload 2.0) and ALB carry an HTTP request; a direct
-invocation carries the request's body itself; EventBridge's schedule keeps the environment warm.
+invocation carries the request's body itself; an SQS batch carries several; EventBridge's schedule keeps the environment
+warm.
 """
 
 import base64
@@ -36,7 +37,14 @@ class ScheduledEvent:
     """A ping that keeps the environment alive."""
 
 
-Event = HttpEvent | DirectEvent | ScheduledEvent
+@dataclass(frozen=True, slots=True)
+class BatchEvent:
+    """Messages from an SQS queue, each the body of a request."""
+
+    event: dict[str, Any]
+
+
+Event = HttpEvent | DirectEvent | ScheduledEvent | BatchEvent
 
 
 def parse_event(event: Any) -> Event:
@@ -50,6 +58,10 @@ def parse_event(event: Any) -> Event:
                 return _http_v1(event, context)
         if event.get("source") in ("aws.events", "aws.scheduler"):
             return ScheduledEvent()
+        records = event.get("Records")
+        first = records[0] if isinstance(records, list) and records else None
+        if isinstance(first, dict) and first.get("eventSource") == "aws:sqs":
+            return BatchEvent(event)
         if "prompt" in event or "messages" in event:
             return DirectEvent(event)
     raise InvalidRequestError(

@@ -26,7 +26,7 @@ def usable_vcpus(env: Mapping[str, str] = os.environ) -> int:
 
 def available_memory(env: Mapping[str, str] = os.environ) -> int:
     """Bytes this process can still take: the least that function size, control group and machine allow."""
-    used = _resident_bytes()
+    used = _private_bytes()
     limits = [_machine_available()]
     memory = env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "")
     if memory.isdecimal():
@@ -35,6 +35,16 @@ def available_memory(env: Mapping[str, str] = os.environ) -> int:
     if limit is not None:
         limits.append(limit - used)
     return math.floor(min(limits))
+
+
+def require_memory(size: int) -> None:
+    """MemoryError unless `size` more bytes can be had.
+
+    Asked before a request's memory is touched: the kernel promises memory it does not have, and ends the whole process
+    when the promise is called in.
+    """
+    if size > available_memory():
+        raise MemoryError(f"{size} bytes are more than there are")
 
 
 def _cpu_quota() -> float | None:
@@ -54,9 +64,11 @@ def _machine_available() -> float:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), math.inf)
 
 
-def _resident_bytes() -> int:
+def _private_bytes() -> int:
+    """Resident memory less what is backed by files, which the kernel can take back."""
     try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
+        return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
 

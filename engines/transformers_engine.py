@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from engines.base import LoadError, Logits, TokenIds
-from engines.machine import available_memory
+from engines.machine import available_memory, require_memory
 from engines.weights import Stored, inspect_weights
 
 logger = logging.getLogger(__name__)
@@ -40,10 +40,13 @@ class TransformersEngine:
         self.device = str(model.device)
         self.vocab_size = int(text.vocab_size)
         self.context_length = int(getattr(text, "max_position_embeddings", None) or 2048)
+        self._token_bytes = _cache_bytes_per_token(text, model.dtype)
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     def new_cache(self, capacity: int) -> "_Cache":
-        """An empty cache for at most `capacity` tokens; it grows as it fills."""
+        """An empty cache for at most `capacity` tokens; it grows as it fills. MemoryError if it could not."""
+        if self.device == "cpu":
+            require_memory(capacity * self._token_bytes)
         return _Cache(DynamicCache(config=self.model.config), min(capacity, self.context_length))
 
     @torch.inference_mode()
@@ -71,6 +74,14 @@ class _Cache:
         self.entries = entries
         self.capacity = capacity
         self.length = 0
+
+
+def _cache_bytes_per_token(config: Any, dtype: torch.dtype) -> int:
+    """Keys and values of one token in all layers; 0 for a network that keeps none in this way."""
+    heads = getattr(config, "num_attention_heads", 0)
+    width = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    return int(2 * config.num_hidden_layers * kv_heads * width * dtype.itemsize)
 
 
 def load(directory: Path, *, dtype: str, device: str, threads: int) -> TransformersEngine:

@@ -43,6 +43,10 @@ class AuthenticationError(ApiError):
     status = 401
     type = "invalid_request_error"
 
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"www-authenticate": "Bearer"}
+
 
 class NotFoundError(ApiError):
     """No such route, or no such model."""
@@ -74,14 +78,18 @@ class RequestTooLargeError(ApiError):
 
 
 class RateLimitError(ApiError):
-    """Too many requests are waiting."""
+    """Too many requests are waiting. `retry_after` is how many seconds it may take until one more has a chance."""
 
     status = 429
     type = "rate_limit_error"
 
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message, code="rate_limit_exceeded")
+        self.retry_after = retry_after
+
     @property
     def headers(self) -> Mapping[str, str]:
-        return {"retry-after": "1"}
+        return {"retry-after": str(self.retry_after)}
 
 
 class InternalError(ApiError):
@@ -89,6 +97,11 @@ class InternalError(ApiError):
 
     status = 500
     type = "server_error"
+
+    @classmethod
+    def logged_under(cls, request_id: str) -> "InternalError":
+        """The error that points to the log."""
+        return cls(f"Something went wrong here; the log has it under request {request_id}.")
 
 
 class ServiceUnavailableError(ApiError):

@@ -4,6 +4,7 @@ Knows engines and tokenizers; knows nothing of requests, JSON or transports. It 
 also while no text is final yet, so that whoever drives it can stop within one token by closing it.
 """
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -57,6 +58,21 @@ class Token:
     """Likeliest alternatives, (id, log-probability), best first."""
 
 
+class Deadline:
+    """The `time.monotonic()` instant by which an answer must have left. Another thread may move it nearer."""
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+
+    def limit(self, at: float) -> None:
+        """Not later than `at`."""
+        self.at = min(self.at, at)
+
+    def stop(self) -> None:
+        """The generation ends before its next forward pass."""
+        self.at = -math.inf
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """What became final since the chunk before, and where the generation stands."""
@@ -77,12 +93,13 @@ def generate(
     tokenizer: Tokenizer,
     prompt: TokenIds,
     params: GenerationParams,
-    deadline: float | None = None,
+    deadline: Deadline | float | None = None,
 ) -> Iterator[Chunk]:
     """Continue `prompt [S]`.
 
-    `deadline` is the `time.monotonic()` instant by which the answer must have left. The caller guarantees 1 <= S and
-    S + max_tokens <= context_length. Raises MemoryError when the engine runs out of memory.
+    `deadline` is the `time.monotonic()` instant by which the answer must have left, a Deadline where that can change.
+    The caller guarantees 1 <= S and S + max_tokens <= context_length. Raises MemoryError when the engine runs out of
+    memory.
     """
     started = time.monotonic()
     pace = _Pace(deadline)
@@ -196,14 +213,16 @@ def _describe(token: int, logits: Logits, count: int) -> Token:
 class _Pace:
     """How long forward passes take, and whether one more fits before the deadline."""
 
-    def __init__(self, deadline: float | None) -> None:
-        self._latest = None if deadline is None else deadline - DEADLINE_MARGIN
+    def __init__(self, deadline: Deadline | float | None) -> None:
+        self._deadline = (
+            deadline if isinstance(deadline, Deadline) else Deadline(math.inf if deadline is None else deadline)
+        )
         self._slowest = 0.0  # seconds; decays, so that one hiccup does not end the answer early
 
     def forward(self, engine: Engine, cache: KVCache, ids: TokenIds, last: int) -> Logits | None:
         """`engine.forward`, or None where it would end too late."""
         before = time.monotonic()
-        if self._latest is not None and before + SLOW_STEP_FACTOR * self._slowest > self._latest:
+        if before + SLOW_STEP_FACTOR * self._slowest > self._deadline.at - DEADLINE_MARGIN:
             return None
         logits = engine.forward(ids, cache, last)
         # The first decode step is judged by the prefill before it, which never took less.

@@ -17,6 +17,8 @@ from inference.model import Model
 from inference.sampling import SamplingParams
 from inference.schema import ChatRequest, CompletionRequest, Message
 
+MAX_CHOICES = 128
+"""Most choices one request may ask for, prompts times `n`: what OpenAI takes as `n`."""
 DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's default `max_tokens` of a completion."""
 
@@ -101,6 +103,12 @@ def _completion_prompts(request: CompletionRequest, model: Model) -> list[tuple[
     given: list[Any] = request.prompt if isinstance(request.prompt, list) else [request.prompt]
     if given and isinstance(given[0], int):
         given = [given]
+    if len(given) * request.n > MAX_CHOICES:
+        raise InvalidRequestError(
+            f"{len(given)} prompts with 'n' {request.n} make {len(given) * request.n} choices; "
+            f"one request may ask for {MAX_CHOICES}.",
+            param="prompt",
+        )
     if not given or not all(given):
         raise InvalidRequestError("'prompt' is empty; send at least one token of text.", param="prompt")
     encoded = []

@@ -5,7 +5,52 @@ extensions; OpenAI's clients pass them through.
 """
 
 from collections.abc import Mapping
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired
+
+from typing_extensions import TypedDict  # pydantic documents typing's own from Python 3.12 on only
+
+
+class ErrorDetail(TypedDict):
+    message: str
+    type: Literal["invalid_request_error", "rate_limit_error", "server_error"]
+    param: str | None
+    code: str | None
+
+
+class ErrorEnvelope(TypedDict):
+    """Every answer that is not a success, and the last event of a stream that failed."""
+
+    error: ErrorDetail
+
+
+class Health(TypedDict):
+    status: Literal["ok"]
+
+
+class Readiness(TypedDict):
+    """What is loaded; `load` holds milliseconds by phase, which may overlap."""
+
+    status: Literal["ready"]
+    model: str
+    revision: str
+    engine: str
+    dtype: str
+    device: str
+    context_length: int
+    load: Mapping[str, float]
+
+
+class ModelObject(TypedDict):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    max_model_len: int
+
+
+class ModelList(TypedDict):
+    object: Literal["list"]
+    data: list[ModelObject]
 
 
 class Usage(TypedDict):

@@ -86,16 +86,24 @@ def _tokens(chunks: Sequence[Chunk]) -> list[Token]:
 
 def _completion_logprobs(tokens: Sequence[Token], tokenizer: Tokenizer, *, top: int) -> CompletionLogprobs:
     """The legacy object: parallel lists, `text_offset` from the start of the whole choice's text."""
-    alternatives = [
-        None if token.logprob is None else {tokenizer.token_text(i): logprob for i, logprob in token.top}
-        for token in tokens
-    ]
+    alternatives = [None if token.logprob is None else _alternatives(token, tokenizer) for token in tokens]
     return {
         "tokens": [tokenizer.token_text(token.id) for token in tokens],
         "token_logprobs": [token.logprob for token in tokens],
         "top_logprobs": alternatives if top else None,
         "text_offset": [token.offset for token in tokens],
     }
+
+
+def _alternatives(token: Token, tokenizer: Tokenizer) -> dict[str, float]:
+    """By text: the likeliest tokens and the token itself, as OpenAI's legacy object has them.
+
+    Tokens that are parts of characters share a text; the likeliest of them counts.
+    """
+    named: dict[str, float] = {}
+    for i, logprob in (*token.top, (token.id, token.logprob or 0.0)):
+        named.setdefault(tokenizer.token_text(i), logprob)
+    return named
 
 
 def _chat_logprobs(tokens: Sequence[Token], tokenizer: Tokenizer) -> ChatLogprobs:

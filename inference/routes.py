@@ -15,8 +15,11 @@ from inference.errors import (
     NotFoundError,
     RequestTooLargeError,
 )
+from inference.generation import Deadline
+from inference.keys import ApiKeys
 from inference.model import Model
 from inference.preparation import check_model
+from inference.response_types import Health, ModelList, ModelObject, Readiness
 from inference.responses import server_timing
 from inference.schema import ChatRequest, CompletionRequest, parse_json, validate
 from inference.service import Service
@@ -32,6 +35,13 @@ METHODS: Mapping[str, str] = {
     "/ready": "GET",
 }
 MODEL_PREFIX = "/v1/models/"
+OPEN_PATHS = ("/health",)
+"""What answers without a key."""
+STREAM_HEADERS: Mapping[str, str] = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",  # nginx would otherwise hold events back
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +64,17 @@ class HttpResponse:
     headers: Mapping[str, str]
 
 
-def handle(request: HttpRequest, service: Service, *, max_body_bytes: int, deadline: float | None) -> HttpResponse:
+def handle(
+    request: HttpRequest,
+    service: Service,
+    *,
+    max_body_bytes: int,
+    deadline: Deadline | float | None,
+    keys: ApiKeys | None = None,
+) -> HttpResponse:
     """Answer one request whole. Raises ApiError, for `error_response`. `deadline` as in `generate`."""
     check_route(request.method, request.path)
+    check_key(request.path, request.headers.get("authorization"), keys)
     if request.path in REQUEST_KINDS:
         return _generate(request, service, max_body_bytes, deadline)
     return json_response(_read(request.path, service.model))
@@ -72,13 +90,24 @@ def check_route(method: str, path: str) -> None:
         raise MethodNotAllowedError(f"{path} takes {allowed}, not {method[:20]}.", allow=allowed)
 
 
+def check_key(path: str, authorization: str | None, keys: ApiKeys | None) -> None:
+    """AuthenticationError without a valid key; where no keys are set up, and on OPEN_PATHS, none is needed."""
+    if keys is not None and path not in OPEN_PATHS:
+        keys.check(authorization)
+
+
 def parse_request(path: str, body: bytes, max_body_bytes: int) -> CompletionRequest | ChatRequest:
     """The validated request in a body sent to one of REQUEST_KINDS' paths."""
     if len(body) > max_body_bytes:
-        raise RequestTooLargeError(f"The body is {len(body)} bytes; this server takes at most {max_body_bytes}.")
+        raise body_too_large(max_body_bytes)
     if not body.strip():
         raise InvalidRequestError("The body is empty; send a JSON object.")
     return validate(REQUEST_KINDS[path], parse_json(body))
+
+
+def body_too_large(max_body_bytes: int) -> RequestTooLargeError:
+    """The same words whether the body was counted, announced by its header, or given up on half-way."""
+    return RequestTooLargeError(f"The body is larger than the {max_body_bytes} bytes that this server takes.")
 
 
 def json_response(
@@ -104,7 +133,9 @@ def server_sent_event(data: Mapping[str, Any] | None) -> bytes:
     return b"data: " + (b"[DONE]" if data is None else encode(data)) + b"\n\n"
 
 
-def _generate(request: HttpRequest, service: Service, max_body_bytes: int, deadline: float | None) -> HttpResponse:
+def _generate(
+    request: HttpRequest, service: Service, max_body_bytes: int, deadline: Deadline | float | None
+) -> HttpResponse:
     parsed = parse_request(request.path, request.body, max_body_bytes)
     job = service.prepare(parsed)
     if not parsed.stream:
@@ -112,10 +143,10 @@ def _generate(request: HttpRequest, service: Service, max_body_bytes: int, deadl
     parts: Iterable[Mapping[str, Any] | None] = service.stream(job, deadline)
     events = [server_sent_event(part) for part in parts if part is not None]
     body = b"".join([*events, server_sent_event(None)])
-    return HttpResponse(200, body, {"content-type": "text/event-stream; charset=utf-8"})
+    return HttpResponse(200, body, STREAM_HEADERS)
 
 
-def _read(path: str, model: Model) -> Mapping[str, Any]:
+def _read(path: str, model: Model) -> Health | Readiness | ModelList | ModelObject:
     """The answers that need no generation."""
     if path == "/health":
         return {"status": "ok"}
@@ -127,7 +158,7 @@ def _read(path: str, model: Model) -> Mapping[str, Any]:
     return model_object(model)
 
 
-def readiness(model: Model) -> dict[str, Any]:
+def readiness(model: Model) -> Readiness:
     """What is loaded, and how long each phase of the load took."""
     return {
         "status": "ready",
@@ -141,7 +172,7 @@ def readiness(model: Model) -> dict[str, Any]:
     }
 
 
-def model_object(model: Model) -> dict[str, Any]:
+def model_object(model: Model) -> ModelObject:
     """OpenAI's model object, with the context length as other servers add it."""
     return {
         "id": model.name,

@@ -15,6 +15,8 @@ from engines.base import Logits, TokenIds
 
 Probabilities = npt.NDArray[np.float64]
 
+GREEDY_BELOW = 1e-5
+"""A temperature this small leaves the likeliest token only, and dividing by it can overflow."""
 NUCLEUS_CANDIDATES = 1024
 """How many of the likeliest tokens top-p sorts before it falls back to sorting the whole vocabulary."""
 
@@ -94,7 +96,7 @@ def log_softmax(logits: Logits) -> Logits:
 
 def sample(logits: Logits, params: SamplingParams, random: Random) -> int:
     """One token id from adjusted logits `[V]`. Draws once from `random` unless greedy."""
-    if params.temperature == 0.0:
+    if params.temperature < GREEDY_BELOW:
         return int(logits.argmax())
     tokens, probabilities = candidates(logits, params)
     cumulative = np.cumsum(probabilities)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from inference.errors import ServiceUnavailableError
-from inference.generation import Chunk, generate
+from inference.generation import Chunk, Deadline, generate
 from inference.model import Model
 from inference.preparation import Job, Run, prepare
 from inference.response_types import ChatChoice, ChatChunkChoice, CompletionChoice, Delta, Timings, Usage
@@ -39,11 +39,15 @@ class Service:
         self._cold = True
         self._cold_lock = threading.Lock()
 
+    def mark_cold(self) -> None:
+        """The next generation is the first of a new environment."""
+        self._cold = True
+
     def prepare(self, request: CompletionRequest | ChatRequest) -> Job:
         """Check a request against the model; everything the caller can get wrong is found here."""
         return prepare(request, self.model, self._max_tokens)
 
-    def respond(self, job: Job, deadline: float | None = None) -> Answer:
+    def respond(self, job: Job, deadline: Deadline | float | None = None) -> Answer:
         """The whole answer. `deadline` as in `generate`. Raises ServiceUnavailableError when memory runs out."""
         tally = _Tally(job)
         request, tokenizer = job.request, self.model.tokenizer
@@ -58,7 +62,7 @@ class Service:
         kind = "chat.completion" if isinstance(request, ChatRequest) else "text_completion"
         return {**self._heading(kind), "choices": choices, "usage": usage, "timings": timings}
 
-    def stream(self, job: Job, deadline: float | None = None) -> Iterator[Answer | None]:
+    def stream(self, job: Job, deadline: Deadline | float | None = None) -> Iterator[Answer | None]:
         """The answer in parts: one step per token, None where a token made nothing visible yet.
 
         Closing the iterator stops the generation. The parts' texts, joined, are the text that `respond` gives.
@@ -96,7 +100,7 @@ class Service:
                 yield completion_choice(index, [chunk], tokenizer, echo=echo, logprobs=request.logprobs)
                 echo = ""
 
-    def _chunks(self, run: Run, deadline: float | None, tally: "_Tally") -> Iterator[Chunk]:
+    def _chunks(self, run: Run, deadline: Deadline | float | None, tally: "_Tally") -> Iterator[Chunk]:
         """The token loop for one choice."""
         try:
             for chunk in generate(self.model.engine, self.model.tokenizer, run.prompt, run.params, deadline):

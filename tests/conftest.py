@@ -14,12 +14,17 @@ from settings import Settings
 from tests.checkpoints import make_checkpoint
 
 SETTING_NAMES = ("MODEL_DIR", "MODEL_NAME", "DTYPE", "DEVICE", "THREADS", "MAX_TOKENS", "MAX_BODY_BYTES", "TRACING")
+SERVER_SETTING_NAMES = (
+    *("API_KEYS", "API_KEYS_SECRET", "API_KEYS_PARAMETER", "API_KEYS_MAX_AGE", "CONCURRENCY", "QUEUE_LENGTH"),
+    *("REQUEST_TIMEOUT", "BODY_TIMEOUT", "DRAIN_TIMEOUT", "HOST", "PORT", "WORKERS"),
+)
 
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the developer's shell reaches a test."""
-    for name in (*SETTING_NAMES, "GATEWAY_TIMEOUT", "LOG_PROMPTS", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE"):
+    others = ("GATEWAY_TIMEOUT", "LOG_PROMPTS", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", *SERVER_SETTING_NAMES)
+    for name in (*SETTING_NAMES, *others):
         monkeypatch.delenv(name, raising=False)
 
 

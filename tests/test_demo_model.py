@@ -13,7 +13,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, 
 
 from tools.demo_corpus import (
     HELD_OUT_PAIRS,
-    THINGS,
     HeldOutRequest,
     document_text,
     held_out_documents,
@@ -21,6 +20,7 @@ from tools.demo_corpus import (
     mentions_held_out_pair,
     training_documents,
 )
+from tools.demo_grammar import THINGS
 from tools.train_demo_model import (
     CONTEXT,
     END_OF_TEXT,

@@ -78,6 +78,14 @@ def test_a_cache_cannot_overflow(llama: Model) -> None:
         llama.engine.forward(random_prompt(5), cache)
 
 
+def test_a_cache_that_memory_cannot_hold_is_refused_before_it_is_filled(
+    llama: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1")
+    with pytest.raises(MemoryError):
+        llama.engine.new_cache(CONTEXT)
+
+
 def test_auto_dtype_is_the_stored_one_where_the_cpu_runs_it_well(tmp_path: Path) -> None:
     directory = make_checkpoint(tmp_path / "half", dtype=torch.bfloat16)
     capabilities = torch.cpu.get_capabilities()

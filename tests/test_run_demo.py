@@ -20,7 +20,7 @@ def run_demo(directory: Path, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_it_shows_the_cold_start_every_answer_and_both_factors(llama_directory: Path) -> None:
+def test_it_shows_the_cold_start_every_answer_and_the_factors(llama_directory: Path) -> None:
     done = run_demo(llama_directory, COLUMNS="80")
     assert (done.returncode, done.stderr) == (0, "")
     for event in (ROOT / "events").glob("*.json"):
@@ -28,9 +28,9 @@ def test_it_shows_the_cold_start_every_answer_and_both_factors(llama_directory: 
     for phase in ("Python and runtime client", "imports of the engine", "tokenizer", "weights", "until ready"):
         assert re.search(rf"^  {phase}.* +[0-9.,]+ ms", done.stdout, re.MULTILINE)
     text = " ".join(done.stdout.split())
-    factors = [float(factor) for factor in re.findall(r"(?:took|takes) ([0-9.]+) times as long", text)]
-    assert len(factors) == 2
-    assert min(factors) > 1
+    factors = [float(factor) for factor in re.findall(r"([0-9.]+) times as long", text)]
+    assert len(factors) == 3
+    assert min(factors[:2]) > 1  # the first invocation's, and that of a load's first token
     # Plain text no wider than asked for, since it does not go to a terminal.
     assert "\033" not in done.stdout
     assert max(map(len, done.stdout.splitlines())) < 80

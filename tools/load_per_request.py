@@ -9,7 +9,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,41 +29,35 @@ class Comparison:
     """Medians over the rounds, milliseconds per request."""
 
     rounds: int
+    load_ms: float
+    """Loading the model, which the second way of answering begins with."""
+    loaded_once_first_token_ms: float
     loaded_once_ms: float
-    """Answering with the model that is in memory."""
+    """Answering with the model that is in memory, to the last token."""
+    loaded_per_request_first_token_ms: float
     loaded_per_request_ms: float
     """Loading the model, then answering."""
-    load_ms: float
-    """The loading in it."""
-
-    @property
-    def factor(self) -> float:
-        return self.loaded_per_request_ms / self.loaded_once_ms
 
 
 def compare(settings: Settings, body: Mapping[str, Any], rounds: int = ROUNDS) -> Comparison:
     """Answer the completion `body` both ways, in turns, `rounds` times each after one that is not counted."""
     service = Service(get_model(settings))
-    once, per_request, loads = [], [], []
+    samples = []
     for _ in range(rounds + 1):
-        once.append(_milliseconds(lambda: _answer(service, body)))
+        first_token, whole = _answer(service, body)
         started = time.monotonic()
         loaded = Service(load_model(settings))
-        loads.append(1000 * (time.monotonic() - started))
-        _answer(loaded, body)
-        per_request.append(1000 * (time.monotonic() - started))
-    medians = [statistics.median(samples[1:]) for samples in (once, per_request, loads)]
-    return Comparison(rounds, *medians)
+        load = 1000 * (time.monotonic() - started)
+        loaded_first_token, loaded_whole = _answer(loaded, body)
+        samples.append((load, first_token, whole, load + loaded_first_token, load + loaded_whole))
+    return Comparison(rounds, *(statistics.median(values) for values in zip(*samples[1:], strict=True)))
 
 
-def _answer(service: Service, body: Mapping[str, Any]) -> None:
-    service.respond(service.prepare(validate(CompletionRequest, dict(body))))
-
-
-def _milliseconds(run: Callable[[], object]) -> float:
+def _answer(service: Service, body: Mapping[str, Any]) -> tuple[float, float]:
+    """Milliseconds to the first token and to the whole answer."""
     started = time.monotonic()
-    run()
-    return 1000 * (time.monotonic() - started)
+    timings = service.respond(service.prepare(validate(CompletionRequest, dict(body))))["timings"]
+    return float(timings["time_to_first_token_ms"]), 1000 * (time.monotonic() - started)
 
 
 def main() -> int:

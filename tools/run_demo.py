@@ -219,13 +219,15 @@ def _compare_loads() -> dict[str, float]:
 
 
 def _show_comparison(screen: Screen, name: str, measured: Mapping[str, float]) -> None:
-    once, per_request = measured["loaded_once_ms"], measured["loaded_per_request_ms"]
     screen.heading(f"The same request (events/{name}.json) in one warm process, no emulator")
-    note = f"{measured['load_ms']:,.1f} of it load"
-    screen.bars([("model loaded once", once, ""), ("model loaded per request", per_request, note)])
+    rows = {"first token": "_first_token_ms", "whole answer": "_ms"}
+    ways = {"loaded once": "loaded_once", "loaded per request": "loaded_per_request"}
+    screen.bars([(f"{row}, {way}", measured[ways[way] + rows[row]], "") for row in rows for way in ways])
+    token, whole = (measured[f"loaded_per_request{row}"] / measured[f"loaded_once{row}"] for row in rows.values())
     screen.aside(
-        f"A load per request takes {per_request / once:.1f} times as long (medians of {measured['rounds']:.0f}, in "
-        f"turns). The libraries were imported once for both, so this is the least that load-once saves."
+        f"A load per request takes {token:.1f} times as long to the first token and {whole:.1f} times as long to the "
+        f"last: it adds {measured['load_ms']:,.1f} ms (medians of {measured['rounds']:.0f}, in turns). The libraries "
+        f"were imported once for both, so this is the least that load-once saves."
     )
 
 

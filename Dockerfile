@@ -1,0 +1,95 @@
+# The function's image: the model and its server, nothing that built them.
+#
+# Plain Dockerfile syntax on purpose: `sam build` uses Docker's classic builder, which knows no `--mount`, no here-documents
+# and no TARGETARCH. The base is an argument, so nothing below may depend on a distribution: what differs is asked for with
+# `command -v`. x86_64 and arm64 build from the same lines; the wheels and the compiled model are the build machine's.
+#
+#   docker build -t lambda-causal-lm .
+#   docker build --build-arg MODEL=HuggingFaceTB/SmolLM2-135M-Instruct --build-arg MODEL_REVISION=<40-digit commit> .
+#   docker build --build-arg ENGINE=compiled --build-arg QUANTIZE=int8 --build-arg CONTEXT_LENGTH=2048 .
+
+ARG BASE=public.ecr.aws/lambda/python:3.13
+
+# ---- checkpoint: a model that cannot be served is refused before anything long is done ----
+FROM ${BASE} AS checkpoint
+# MODEL: a directory under models/, a hub id (then MODEL_REVISION, a commit, pins it), or `none` when MODEL_DIR will name a
+# bucket or a mounted file system. ENGINE=compiled turns it into machine code in the build instead of copying it.
+ARG MODEL=models/demo
+ARG MODEL_REVISION=
+ARG ENGINE=transformers
+WORKDIR /build
+COPY model_files.py ./
+COPY tools/prepare_model.py tools/
+COPY models models
+RUN PYTHONPATH=/build python3 tools/prepare_model.py "${MODEL}" /opt/model --revision "${MODEL_REVISION}" \
+    --engine "${ENGINE}" --check
+
+# ---- build: compilers, packages, the prepared model; only what is copied out of it is in the image ----
+FROM ${BASE} AS build
+
+# A C++ compiler for the compiled engine and pip where the base has none.
+RUN if command -v dnf >/dev/null; then dnf install -y gcc-c++ && dnf clean all; \
+    elif command -v microdnf >/dev/null; then microdnf install -y gcc-c++ && microdnf clean all; \
+    else apt-get update -q && apt-get install -y -q --no-install-recommends g++ python3-dev python3-pip; fi
+
+# CPU torch only: the index below has builds without CUDA. `build/wheels`, where it exists, replaces every index: how to
+# build without the internet. The wildcard makes that folder optional. Compiling a model needs all of torch, its headers too.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG ENGINE=transformers
+WORKDIR /build
+COPY tools/install_packages.sh tools/finish_packages.py tools/
+COPY requirements.txt build/wheels* wheels/
+RUN tools/install_packages.sh wheels/requirements.txt /opt/python \
+    && PYTHONPATH=/opt/python python3 -c 'import sys, torch; sys.exit(torch.version.cuda and "this is a CUDA build of torch")' \
+    && if [ "${ENGINE}" != compiled ]; then python3 tools/finish_packages.py /opt/python; fi
+
+ARG MODEL=models/demo
+ARG MODEL_REVISION=
+ARG QUANTIZE=int8
+ARG CONTEXT_LENGTH=
+COPY compiler compiler
+COPY engines engines
+COPY --from=checkpoint /build .
+RUN PYTHONPATH=/build:/opt/python python3 tools/prepare_model.py "${MODEL}" /opt/model --revision "${MODEL_REVISION}" \
+    --engine "${ENGINE}" --quantize "${QUANTIZE}" --context-length "${CONTEXT_LENGTH}"
+
+# The compiled engine runs without the libraries it was compiled with.
+RUN if [ "${ENGINE}" = compiled ]; then \
+        rm -rf /opt/python \
+        && grep -vE '^(torch|transformers|accelerate|safetensors)=' wheels/requirements.txt >requirements-compiled.txt \
+        && tools/install_packages.sh requirements-compiled.txt /opt/python \
+        && python3 tools/finish_packages.py /opt/python; fi
+
+COPY aws /var/task/aws
+COPY engines /var/task/engines
+COPY inference /var/task/inference
+COPY server /var/task/server
+COPY *.py /var/task/
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash /var/task && chmod -R a+rX /var/task /opt/model
+
+# A model that does not load fails here, not at the first cold start.
+RUN cd /var/task && export PYTHONPATH=/var/task:/opt/python PYTHONDONTWRITEBYTECODE=1 MODEL_DIR=/opt/model \
+    && if [ "${MODEL}" != none ]; then python3 -c 'import handler'; fi
+
+# ---- the image ----
+# checkov:skip=CKV_DOCKER_2:Lambda asks the runtime client for its health; as a server the image has GET /health
+# checkov:skip=CKV_DOCKER_3:aws.entry gives up root, see below
+# checkov:skip=CKV_DOCKER_7:the base's tag is in the build argument
+FROM ${BASE}
+LABEL com.amazonaws.lambda.feature.snapstart="Allow"
+COPY --from=build /opt/python /opt/python
+COPY --from=build /opt/model /opt/model
+COPY --from=build /var/task /var/task
+ARG MODEL_NAME=demo
+ENV PYTHONPATH=/var/task:/opt/python \
+    PYTHONDONTWRITEBYTECODE=1 \
+    MODEL_DIR=/opt/model \
+    MODEL_NAME=${MODEL_NAME} \
+    HF_HUB_OFFLINE=1 \
+    HF_HOME=/tmp/huggingface
+WORKDIR /var/task
+# No USER: Lambda ignores it, and `sam local` adds its emulator to the image with commands that need root. `aws.entry` gives
+# up root before anything else is imported, so the model runs as nobody wherever the image is started.
+# Another command, the same image: docker run -p 8080:8080 IMAGE uvicorn app:app --host 0.0.0.0 --port 8080
+ENTRYPOINT ["python3", "-m", "aws.entry"]
+CMD ["awslambdaric", "handler.lambda_handler"]

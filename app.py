@@ -1,0 +1,192 @@
+"""FastAPI entry point: the service of the Lambda handler behind a server of its own. `uvicorn app:app`, `make serve`.
+
+The model is loaded in the lifespan hook, once per worker process, before the socket listens. Bodies are read and
+answered by `inference/routes.py`, as in Lambda; what a server needs beyond that is in `server/`.
+"""
+
+# isort: split
+import process_clock  # noqa: F401  first, because it reads how old the process is
+
+# isort: split
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Request, Response, Security
+from fastapi.security import HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+
+from aws.secrets import make_keys
+from inference.errors import ApiError, MethodNotAllowedError
+from inference.response_types import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    Completion,
+    Health,
+    ModelList,
+    ModelObject,
+    Readiness,
+)
+from inference.routes import HttpRequest, HttpResponse, check_key, check_route, error_response, handle
+from model_loader import get_model
+from server.answers import GeneratedAnswer
+from server.bodies import read_body
+from server.documentation import document, error_responses, streamed
+from server.front import SERVER_ROUTES, Front
+from server.serving import DrainingError, Serving
+from settings import Settings
+
+logger = logging.getLogger("uvicorn.error")
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Load, serve, let go. A LoadError ends the process."""
+    settings = Settings.from_env()
+    keys = make_keys(settings)
+    # In a thread that ends: the compute threads which belong to it end with it.
+    with ThreadPoolExecutor(1) as loader:
+        model = await asyncio.get_running_loop().run_in_executor(loader, get_model, settings)
+    app.state.model = model
+    app.state.serving = serving = Serving(model, settings, keys)
+    logger.info("Loaded %s in %.0f ms: %s", model.name, model.load_ms["total_ms"], dict(model.load_ms))
+    with serving.drained_at_sigterm():
+        yield
+    serving.slots.close()
+
+
+def get_serving(request: Request) -> Serving:
+    """The process's model and what serves it. Tests override this dependency."""
+    serving: Serving = request.app.state.serving
+    return serving
+
+
+Served = Annotated[Serving, Depends(get_serving)]
+bearer = HTTPBearer(auto_error=False, description="Needed where the server has API keys.")
+
+
+async def admit(request: Request, serving: Served, _: Annotated[Any, Security(bearer)]) -> None:
+    """Every route but /health: not while draining, and with a valid key where keys are set up."""
+    if serving.draining:
+        raise DrainingError
+    check_key(request.url.path, request.headers.get("authorization"), serving.keys)
+
+
+async def body_of(request: Request, serving: Served) -> bytes:
+    """The request's body as it came."""
+    return await read_body(request, max_bytes=serving.settings.max_body_bytes, seconds=serving.settings.body_timeout)
+
+
+Body = Annotated[bytes, Depends(body_of)]
+GENERATION_ERRORS = error_responses(400, 401, 404, 405, 413, 429, 500, 503)
+READ_ERRORS = error_responses(401, 405, 500, 503)
+guarded = APIRouter(dependencies=[Depends(admit)])
+
+
+@guarded.post(
+    "/v1/completions",
+    response_model=Completion,
+    responses={**streamed(Completion), **GENERATION_ERRORS},
+)
+async def create_completion(request: Request, serving: Served, body: Body) -> Response:
+    """Continue one prompt or several."""
+    return GeneratedAnswer(serving, "/v1/completions", body, request.state.request_id)
+
+
+@guarded.post(
+    "/v1/chat/completions",
+    response_model=ChatCompletion,
+    responses={**streamed(ChatCompletionChunk), **GENERATION_ERRORS},
+)
+async def create_chat_completion(request: Request, serving: Served, body: Body) -> Response:
+    """The assistant's next turn."""
+    return GeneratedAnswer(serving, "/v1/chat/completions", body, request.state.request_id)
+
+
+@guarded.get("/v1/models", response_model=ModelList, responses=READ_ERRORS)
+async def list_models(request: Request, serving: Served) -> Response:
+    """The one model that is served."""
+    return _read(request, serving)
+
+
+@guarded.get(
+    "/v1/models/{model_id:path}", response_model=ModelObject, responses={**READ_ERRORS, **error_responses(404)}
+)
+async def retrieve_model(request: Request, serving: Served, model_id: str) -> Response:
+    """The served model, by its id."""
+    return _read(request, serving)
+
+
+@guarded.get("/ready", response_model=Readiness, responses=READ_ERRORS)
+async def ready(request: Request, serving: Served) -> Response:
+    """Loaded and serving: what, and how long each phase of the load took."""
+    return _read(request, serving)
+
+
+@guarded.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}, **READ_ERRORS})
+async def metrics(serving: Served) -> Response:
+    """For Prometheus."""
+    return Response(serving.metrics.exposition(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+async def health(request: Request, serving: Served) -> Response:
+    """Alive."""
+    return _read(request, serving)
+
+
+def _read(request: Request, serving: Serving) -> Response:
+    path = request.url.path
+    asked = HttpRequest(request.method, path, dict(request.headers), b"")
+    settings = serving.settings
+    return _response(
+        handle(asked, serving.service, max_body_bytes=settings.max_body_bytes, deadline=None, keys=serving.keys)
+    )
+
+
+def _response(response: HttpResponse) -> Response:
+    return Response(response.body, response.status, dict(response.headers))
+
+
+async def refused(request: Request, error: Exception) -> Response:
+    """An ApiError's response."""
+    assert isinstance(error, ApiError)
+    return _response(error_response(error))
+
+
+async def unrouted(request: Request, error: Exception) -> Response:
+    """What the router found no endpoint for, in the API's words."""
+    assert isinstance(error, HTTPException)
+    path, method = request.url.path, request.method
+    try:
+        if error.status_code == 405 and path in SERVER_ROUTES:
+            raise MethodNotAllowedError(f"{path} takes GET, not {method[:20]}.", allow="GET")
+        check_route(method, path)
+    except ApiError as known:
+        return await refused(request, known)
+    raise error
+
+
+def create_app() -> FastAPI:
+    """The application; its model comes with the lifespan."""
+    app = FastAPI(
+        title="Causal LM",
+        version="1",
+        description="A Hugging Face causal language model behind OpenAI's API.",
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.add_middleware(Front)
+    app.add_exception_handler(ApiError, refused)
+    app.add_exception_handler(HTTPException, unrouted)
+    app.get("/health", response_model=Health)(health)
+    app.include_router(guarded)
+    app.openapi = lambda: document(app)  # type: ignore[method-assign]
+    return app
+
+
+app = create_app()

@@ -1,0 +1,49 @@
+"""The command line: one subcommand per measurement. Each imports what it needs only when it is chosen."""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from benchmarks.errors import InputError
+
+COMMANDS = {
+    "cold-start": ("benchmarks.cold_start.command", "fresh environments to their first token, phase by phase"),
+    "warm": ("benchmarks.warm.command", "first token, later tokens and overhead of a loaded environment"),
+    "load": ("benchmarks.load.command", "the FastAPI server under open-loop load, one worker to four"),
+    "peers": ("benchmarks.peers.command", "the same weights in llama.cpp, CTranslate2 and transformers"),
+    "roofline": ("benchmarks.roofline.command", "what memory and arithmetic allow here, and how near engines come"),
+    "remote": ("benchmarks.remote.command", "a deployed function through the Invoke API"),
+    "break-even": ("benchmarks.break_even.command", "which way of serving is cheapest at which request rate"),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one subcommand; 0 when it measured, 2 when its parameters cannot be meant."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, (module, help_text) in COMMANDS.items():
+        importlib.import_module(module).add_arguments(commands.add_parser(name, help=help_text))
+    report = commands.add_parser("report", help="draw tables, plots and quoted documents again from the results")
+    report.add_argument("--results", type=Path, default=Path("benchmarks/results"), help="folder of results files")
+    options = parser.parse_args(arguments)
+    from benchmarks import report as reports
+
+    try:
+        if options.command == "report":
+            paths = sorted(options.results.glob("*.json"))
+        else:
+            paths = [importlib.import_module(COMMANDS[options.command][0]).run(options)]
+        for path in paths:
+            print(*(str(written) for written in (path, *reports.render(path))), sep="\n")
+        if options.command == "report":
+            for document in filter(Path.exists, reports.DOCUMENTS):
+                document.write_text(reports.quote(document.read_text(), options.results))
+    except InputError as error:
+        print(f"{parser.prog} {options.command}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

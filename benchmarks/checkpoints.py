@@ -1,0 +1,96 @@
+"""Checkpoints to measure: a directory given, or random weights in the shape of a known model, made on the spot.
+
+Speed does not depend on what the weights say, so random ones measure the same; their text is noise.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.errors import InputError
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "SmolLM2-135M": {
+        "model_type": "llama",
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "head_dim": 64,
+        "vocab_size": 49_152,
+        "max_position_embeddings": 8192,
+        "rope_theta": 100_000.0,
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": True,
+    },
+    "Qwen2.5-0.5B": {
+        "model_type": "qwen2",
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "vocab_size": 151_936,
+        "max_position_embeddings": 32_768,
+        "rope_theta": 1_000_000.0,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": True,
+    },
+}
+"""Sizes from the models' own config.json on the Hugging Face hub."""
+MADE = Path("build/benchmarks/checkpoints")
+
+
+def checkpoint(name: str) -> Path:
+    """The directory of a checkpoint: `name` is one, or a key of SHAPES, which is made unless it has been before."""
+    if name not in SHAPES:
+        if not Path(name, "config.json").is_file():
+            raise InputError(f"{name} is neither a checkpoint directory nor one of {', '.join(SHAPES)}.")
+        return Path(name)
+    directory = MADE / name
+    if not (directory / "tokenizer_config.json").is_file():
+        _make(SHAPES[name], directory)
+    return directory
+
+
+def _make(shape: dict[str, Any], directory: Path) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    torch.manual_seed(0)
+    arguments = {name: value for name, value in shape.items() if name not in ("model_type", "rope_theta")}
+    rope = {"rope_type": "default", "rope_theta": shape["rope_theta"]}
+    config = AutoConfig.for_model(
+        shape["model_type"], **arguments, rope_parameters=rope, eos_token_id=0, bos_token_id=0, pad_token_id=0
+    )
+    config.initializer_range = 0.1  # large enough that greedy text varies instead of repeating one token
+    model = AutoModelForCausalLM.from_config(config).to(torch.bfloat16)  # type: ignore[no-untyped-call]
+    model.save_pretrained(directory)
+    _write_tokenizer(directory, shape["vocab_size"])
+
+
+def _write_tokenizer(directory: Path, vocab_size: int) -> None:
+    """A byte-level BPE tokenizer with as many entries as the model's: pairs of bytes, then pairs of pairs."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {"<eos>": 0, **{letter: i + 1 for i, letter in enumerate(alphabet)}}
+    merges = []
+    for left in [*alphabet, *(a + b for a in alphabet for b in alphabet)]:
+        for right in alphabet:
+            if len(vocab) == vocab_size:
+                break
+            if left + right not in vocab:
+                vocab[left + right] = len(vocab)
+                merges.append((left, right))
+    tokenizer = Tokenizer(models.BPE(vocab, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<eos>"])
+    tokenizer.save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer_config.json").write_text(
+        json.dumps(dict.fromkeys(("eos_token", "bos_token", "unk_token"), "<eos>"))
+    )

@@ -1,0 +1,96 @@
+"""`python -m benchmarks cold-start`: every variant under every condition, interleaved, into one results file."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from benchmarks.cold_start.measure import ColdStartFailedError, Condition, cold_start, files_opened
+from benchmarks.cold_start.observe import may_drop_page_cache, may_limit_cpu
+from benchmarks.errors import InputError, NotInstalledError
+from benchmarks.results import Recorder
+from benchmarks.variants import Variant, add_variant_arguments, interleaved, parse_variants
+from tools.emulator import EmulatorError
+
+WHAT = (
+    "Seconds from sending the first event to a freshly started environment until its one-token answer is back: a new "
+    "process under awslambdaric and the runtime interface emulator each time, split into the phases the loader reports."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The subcommand's parameters."""
+    add_variant_arguments(parser)
+    add = parser.add_argument
+    add("--runs", type=int, default=15, help="cold starts of each kind, default 15")
+    add("--memory-mb", type=int, action="append", help="limit CPU as Lambda does for this size; repeatable")
+    add("--cache", choices=("warm", "cold", "both"), default="warm", help="page cache before each start, default warm")
+    add("--out", type=Path, default=Path("benchmarks/results"), help="folder for the results file")
+    add("--name", default="cold-start", help="name of the results file, default cold-start")
+
+
+def _conditions(options: argparse.Namespace) -> list[Condition]:
+    """The conditions asked for; refuses those this machine cannot make."""
+    if options.runs < 1:
+        raise InputError(f"--runs {options.runs}: at least one run is needed.")
+    sizes: list[int | None] = options.memory_mb or [None]
+    for size in sizes:
+        if size is not None and not 128 <= size <= 10_240:
+            raise InputError(f"--memory-mb {size}: Lambda gives 128 to 10240 MB.")
+    if options.memory_mb and not may_limit_cpu():
+        raise InputError("--memory-mb needs a writable CPU control group; run as root, or leave it out.")
+    caches = ["warm", "cold"] if options.cache == "both" else [options.cache]
+    if "cold" in caches and not may_drop_page_cache():
+        raise InputError("a cold page cache needs the right to write /proc/sys/vm/drop_caches; use --cache warm.")
+    return [Condition(size, cache) for size in sizes for cache in caches]
+
+
+def run(options: argparse.Namespace) -> Path:
+    """Measure, saving after every cold start; returns the results file's path."""
+    conditions, variants = _conditions(options), parse_variants(options.model)
+    settings = {
+        "models": {v.name: {"engine": v.engine, "model": v.directory.name, **v.environment} for v in variants},
+        "runs": options.runs,
+    }
+    recorder = Recorder(options.out / f"{options.name}.json", "cold-start", WHAT, settings)
+    samples: list[dict[str, Any]] = []
+    recorder.data = {"samples": samples, "files_opened": {}, "failed": {}}
+    kinds = [(variant, condition) for variant in variants for condition in conditions]
+    with Progress() as progress:
+        task = progress.add_task("cold starts", total=len(kinds) * (options.runs + 1))
+        # The first start of each kind fills the page cache and finds what cannot start at all; it is not counted.
+        for variant, condition in kinds:
+            _start(variant, condition, recorder, None)
+            progress.advance(task)
+        works = [kind for kind in kinds if kind[0].name not in recorder.data["failed"]]
+        for i, (variant, condition) in interleaved(works, options.runs):
+            _start(variant, condition, recorder, i)
+            recorder.save(complete=False)
+            progress.advance(task)
+        for variant in variants:
+            if variant.name not in recorder.data["failed"]:
+                _trace(variant, recorder)
+    recorder.save(complete=True)
+    return recorder.path
+
+
+def _start(variant: Variant, condition: Condition, recorder: Recorder, i: int | None) -> None:
+    """One cold start into the samples, or the variant among the failed; `i` is None where it does not count."""
+    try:
+        measured = cold_start(variant, condition)
+    except (ColdStartFailedError, EmulatorError) as error:
+        recorder.data["failed"][variant.name] = str(error)
+        return
+    if i is not None:
+        about = {"variant": variant.name, "memory_mb": condition.memory_mb, "cache": condition.cache, "round": i}
+        recorder.data["samples"].append({**about, **measured})
+
+
+def _trace(variant: Variant, recorder: Recorder) -> None:
+    try:
+        recorder.data["files_opened"][variant.name] = files_opened(variant)
+    except NotInstalledError as error:
+        recorder.data["skipped"] = [str(error)]
+    except (ColdStartFailedError, EmulatorError) as error:
+        recorder.data["failed"][f"{variant.name}, traced"] = str(error)

@@ -1,0 +1,141 @@
+"""Cold starts in tables and a plot, from a results file's content and nothing else."""
+
+from collections.abc import Callable
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from benchmarks.plots import BLUE, GREY, INK, ORANGE, PURPLE, RED, TEAL, legend_below, sheet
+from benchmarks.results import provenance
+from benchmarks.stats import noise_note, paired_ratio, summarise
+from benchmarks.tables import seconds, table
+
+PHASES = {
+    "start": ("python starts", GREY),
+    "app_imports": ("our imports", TEAL),
+    "imports": ("engine's imports", ORANGE),
+    "weights": ("weights", BLUE),
+    "warm_up": ("warm-up token", PURPLE),
+    "rest": ("rest of the load", "#BBBBBB"),
+    "request": ("first request", RED),
+}
+"""The phases that follow each other; reading the tokenizer runs beside imports and weights."""
+Kind = tuple[str, int | None, str]
+
+
+def _kinds(content: dict[str, Any]) -> dict[Kind, list[dict[str, Any]]]:
+    kinds: dict[Kind, list[dict[str, Any]]] = {}
+    for sample in content["samples"]:
+        kinds.setdefault((sample["variant"], sample["memory_mb"], sample["cache"]), []).append(sample)
+    order = list(content["settings"]["models"])
+    return dict(sorted(kinds.items(), key=lambda item: (order.index(item[0][0]), item[0][1] or 0, item[0][2])))
+
+
+def _label(kind: Kind) -> str:
+    name, memory_mb, cache = kind
+    return f"{name}, {f'{memory_mb:,} MB' if memory_mb else 'all CPUs'}, {cache} cache"
+
+
+def split(sample: dict[str, Any]) -> dict[str, float]:
+    """Seconds of each phase of one cold start; they add up to the time to the first answer."""
+    phases = sample["phases_s"]
+    found = {name: float(phases.get(name, 0.0)) for name in ("start", "app_imports", "imports", "weights", "warm_up")}
+    total = float(phases["total"])
+    found["rest"] = max(total - sum(found.values()), 0.0)
+    found["request"] = max(float(sample["to_first_answer_s"]) - total, 0.0)
+    return found
+
+
+def _median_split(samples: list[dict[str, Any]]) -> dict[str, float]:
+    splits = [split(sample) for sample in samples]
+    return {name: summarise([each[name] for each in splits]).median for name in PHASES}
+
+
+def _times(content: dict[str, Any]) -> str:
+    head = ["cold start", "runs", "median", "p95", "spread", *(label for label, _ in PHASES.values()), "tokenizer"]
+    rows = []
+    for kind, samples in _kinds(content).items():
+        whole = summarise([sample["to_first_answer_s"] for sample in samples])
+        parts = _median_split(samples)
+        tokenizer = summarise([sample["phases_s"].get("tokenizer", 0.0) for sample in samples]).median
+        cells = [str(whole.n), f"**{seconds(whole.median)}**", seconds(whole.p95), f"{whole.spread:.0%}"]
+        rows.append([_label(kind), *cells, *(seconds(parts[name]) for name in PHASES), seconds(tokenizer)])
+    return table(head, rows)
+
+
+def _costs(content: dict[str, Any]) -> str:
+    head = ["cold start", "peak memory", "of it file-backed", "read from disk", "read by calls", "files opened"]
+    rows = []
+    for kind, samples in _kinds(content).items():
+        cells = [
+            f"{summarise([sample.get(name, float('nan')) for sample in samples]).median / 1e6:,.0f} MB"
+            for name in ("peak_memory_bytes", "file_backed_bytes", "disk_read_bytes", "read_call_bytes")
+        ]
+        opened = content["files_opened"].get(kind[0])
+        rows.append([_label(kind), *cells, f"{opened:,}" if opened else "not traced"])
+    return table(head, rows)
+
+
+def _ratios(content: dict[str, Any]) -> list[str]:
+    """Every other variant beside the first, round by round under the same condition."""
+    kinds, lines = _kinds(content), []
+    first = next(iter(content["settings"]["models"]))
+    for (name, memory_mb, cache), samples in kinds.items():
+        base = {s["round"]: s["to_first_answer_s"] for s in kinds.get((first, memory_mb, cache), [])}
+        pairs = [(base[s["round"]], s["to_first_answer_s"]) for s in samples if s["round"] in base]
+        if name == first or not pairs:
+            continue
+        median, low, high = paired_ratio([b for b, _ in pairs], [o for _, o in pairs])
+        lines.append(
+            f"- {_label((name, memory_mb, cache))}: {1 / median:.2f} times as fast as {first} "
+            f"(middle half of {len(pairs)} pairs: {1 / high:.2f} to {1 / low:.2f})."
+        )
+    return lines
+
+
+def sections(content: dict[str, Any]) -> dict[str, str]:
+    """Named pieces of Markdown."""
+    spreads = {
+        _label(kind): summarise([sample["to_first_answer_s"] for sample in samples]).spread
+        for kind, samples in _kinds(content).items()
+    }
+    left = [f"- Failed: {name}: {error}" for name, error in content["failed"].items()]
+    left += [f"- Skipped: {reason}." for reason in content.get("skipped", [])]
+    notes = [*_ratios(content), *left]
+    return {
+        "times": f"{_times(content)}\n{noise_note(spreads, content['machine'])}",
+        "costs": _costs(content),
+        "notes": "\n".join(notes) + "\n" if notes else "",
+    }
+
+
+def phases(content: dict[str, Any]) -> Figure:
+    """Each kind of cold start as one bar of its phases, with every run's total as a dot."""
+    kinds = _kinds(content)
+    figure = sheet(
+        "Where a cold start goes",
+        "From the first event sent to a new environment to its one-token answer: median of each phase; dots are the "
+        f"single runs\n{provenance(content)}",
+        height=2.3 + 0.5 * len(kinds),
+    )
+    axes = figure.add_subplot()
+    for row, samples in enumerate(kinds.values()):
+        left = 0.0
+        for name, width in _median_split(samples).items():
+            label, colour = PHASES[name]
+            axes.barh(row, width, left=left, height=0.62, color=colour, label=label if row == 0 else None, lw=0)
+            left += width
+        totals = [sample["to_first_answer_s"] for sample in samples]
+        axes.plot(totals, [row + 0.43] * len(totals), ".", color=INK, ms=3.5, alpha=0.6, mew=0)
+        axes.text(left, row, f"  {seconds(summarise(totals).median)}", va="center", fontsize=9.5, fontweight="bold")
+    axes.set_yticks(range(len(kinds)), [_label(kind) for kind in kinds])
+    axes.invert_yaxis()
+    axes.set_xlim(0, max(sample["to_first_answer_s"] for sample in content["samples"]) * 1.12)
+    axes.set_xlabel("seconds")
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    legend_below(figure, axes)
+    return figure
+
+
+FIGURES: dict[str, Callable[[dict[str, Any]], Figure]] = {"phases": phases}

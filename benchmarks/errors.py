@@ -1,0 +1,11 @@
+"""What can go wrong with a measurement and is the caller's to mend: one sentence each, never a traceback."""
+
+
+class InputError(Exception):
+    """A parameter that cannot be meant. Raised before anything starts; the message names it and what would
+    do.
+    """
+
+
+class NotInstalledError(Exception):
+    """A peer or tool that is absent. The message names it and the command that installs it."""

@@ -1,0 +1,83 @@
+"""A worker process: started, spoken to line by line, timed from outside, ended."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+
+class PeerFailedError(Exception):
+    """A worker that crashed or said that it cannot go on. The message says what is known."""
+
+
+class Session:
+    """One worker. Entering starts it and waits until it has loaded; leaving ends it."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = command
+        self._process: subprocess.Popen[str] | None = None
+        self.started = 0.0
+        self.load_s = 0.0
+        """What loading took by the worker's own clock, its imports included."""
+
+    def __enter__(self) -> "Session":
+        self.started = time.perf_counter()
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+        )
+        try:
+            self.load_s = self._read()["load_s"]
+        except PeerFailedError:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+    def generate(self, ids: Sequence[int], tokens: int) -> dict[str, Any]:
+        """Greedy tokens and the worker's times. Raises PeerFailedError."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps({"ids": list(ids), "tokens": tokens}) + "\n")
+            self._process.stdin.flush()
+        except OSError:
+            raise PeerFailedError(self._ending()) from None
+        return self._read()
+
+    @property
+    def peak_memory(self) -> int:
+        """Most resident memory so far, bytes."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                message: dict[str, Any] = json.loads(line)
+                if "error" in message:
+                    raise PeerFailedError(str(message["error"])[:300])
+                return message
+        raise PeerFailedError(self._ending())
+
+    def _ending(self) -> str:
+        assert self._process is not None
+        return f"its process ended with status {self._process.wait()} and no answer"

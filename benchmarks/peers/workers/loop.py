@@ -1,0 +1,40 @@
+"""What every worker speaks: one JSON object a line. In: {"ids": [...], "tokens": n}. Out: tokens and times in seconds.
+
+The first line out says how long loading took; an error is a line {"error": "..."} and the end.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+
+def serve(load: Callable[[], Callable[[list[int], int], Iterator[int]]], *, reload: bool = False) -> None:
+    """Load, then answer requests until the input ends. `load` returns a function that yields greedy tokens.
+
+    With `reload` every request loads again first, as a handler does that builds its model each time.
+    """
+    begun = time.perf_counter()
+    try:
+        generate = load()
+        _say({"load_s": time.perf_counter() - begun})
+        for line in sys.stdin:
+            request = json.loads(line)
+            started = time.perf_counter()
+            if reload:
+                generate = load()
+            loaded = time.perf_counter()
+            ids, first = [], 0.0
+            for token in generate(request["ids"], request["tokens"]):
+                first = first or time.perf_counter()
+                ids.append(token)
+                if len(ids) == request["tokens"]:
+                    break
+            ended = time.perf_counter()
+            _say({"ids": ids, "load_s": loaded - started, "first_s": first - loaded, "decode_s": ended - first})
+    except Exception as error:
+        _say({"error": f"{type(error).__name__}: {error}"})
+
+
+def _say(message: dict[str, object]) -> None:
+    print(json.dumps(message), flush=True)

@@ -1,0 +1,68 @@
+"""Tables and plots from results files, and the documents that quote them. Drawn from the JSON, never typed.
+
+A document quotes a table between `<!-- benchmarks:NAME:SECTION -->` and `<!-- benchmarks:end -->`.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from benchmarks.break_even import report as break_even
+from benchmarks.cold_start import report as cold_start
+from benchmarks.errors import InputError
+from benchmarks.load import report as load
+from benchmarks.peers import report as peers
+from benchmarks.remote import report as remote
+from benchmarks.results import digest, load_result, provenance
+from benchmarks.roofline import report as roofline
+from benchmarks.warm import report as warm
+
+REPORTS = {
+    "break-even": break_even,
+    "load": load,
+    "cold-start": cold_start,
+    "warm": warm,
+    "roofline": roofline,
+    "peers": peers,
+    "remote": remote,
+}
+DOCUMENTS = (Path("README.md"), Path("docs/performance.md"))
+_QUOTE = re.compile(r"(<!-- benchmarks:([\w-]+):([\w-]+) -->\n).*?(<!-- benchmarks:end -->)", re.DOTALL)
+
+
+def markdown(content: dict[str, Any]) -> str:
+    """A results file as one Markdown page."""
+    parts = [f"# {content['benchmark']}\n", content["what"] + "\n", provenance(content) + "\n"]
+    if not content["complete"]:
+        parts.append("**The run was interrupted: these are the samples it had.**\n")
+    parts += REPORTS[content["benchmark"]].sections(content).values()
+    return "\n".join(parts)
+
+
+def render(path: Path) -> list[Path]:
+    """Write the Markdown page and the plots of a results file beside it; returns what was written."""
+    from benchmarks.plots import write
+
+    content = load_result(path)
+    page = path.with_suffix(".md")
+    page.write_text(markdown(content))
+    written = [page]
+    for name, draw in REPORTS[content["benchmark"]].FIGURES.items() if content.get("samples", True) else ():
+        target = path.with_name(f"{path.stem}-{name}.svg")
+        write(draw(content), target, digest(content))
+        written.append(target)
+    return written
+
+
+def quote(document: str, results: Path) -> str:
+    """The document's text with every quoted table made anew from the results folder."""
+
+    def fresh(match: re.Match[str]) -> str:
+        opening, name, section, end = match.groups()
+        content = load_result(results / f"{name}.json")
+        sections = REPORTS[content["benchmark"]].sections(content)
+        if section not in sections:
+            raise InputError(f"{name} has no section {section!r}; it has {', '.join(sections)}.")
+        return f"{opening}{sections[section]}{end}"
+
+    return _QUOTE.sub(fresh, document)

@@ -1,0 +1,1 @@
+"""What this machine's memory and arithmetic allow at best, and how near an engine comes."""

@@ -1,0 +1,60 @@
+"""Read bandwidth and matrix throughput of this machine, and what a model must read and multiply for a token."""
+
+import json
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0, "int4": 0.5}
+"""Bytes of one weight. Scales of quantised weights add a few percent, which the floor leaves out."""
+READ_BYTES = 512 * 2**20
+"""Far beyond any cache."""
+MATRIX = 1024
+
+
+def _rate(work: float, action: Callable[[], object], threads: int, repeats: int) -> list[float]:
+    """Work per second of each of `repeats` runs after one that does not count."""
+    torch.set_num_threads(threads)
+    action()
+    rates = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        action()
+        rates.append(work / (time.perf_counter() - begun))
+    return rates
+
+
+def read_bandwidth(threads: int, repeats: int) -> list[float]:
+    """Bytes per second of a sum over memory that no cache holds."""
+    buffer = torch.ones(READ_BYTES // 4)
+    return _rate(READ_BYTES, buffer.sum, threads, repeats)
+
+
+def matrix_throughput(dtype: str, threads: int, repeats: int) -> list[float]:
+    """Multiplications and additions per second of a square matrix product."""
+    kind = getattr(torch, dtype)
+    if dtype == "int8":
+        one = torch.randint(-100, 100, (MATRIX, MATRIX), dtype=kind)
+        return _rate(2.0 * MATRIX**3, lambda: torch._int_mm(one, one), threads, repeats)
+    one = torch.randn(MATRIX, MATRIX).to(kind)
+    return _rate(2.0 * MATRIX**3, lambda: one @ one, threads, repeats)
+
+
+def weights_per_token(directory: Path) -> int:
+    """Weights that every token reads: all but an input embedding that is not also the output head."""
+    tied = json.loads((directory / "config.json").read_text()).get("tie_word_embeddings", False)
+    total = 0
+    for file in directory.glob("*.safetensors"):
+        with file.open("rb") as stream:
+            (size,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(size))
+        for name, entry in header.items():
+            if name != "__metadata__" and (tied or "embed_tokens" not in name):
+                count = 1
+                for length in entry["shape"]:
+                    count *= length
+                total += count
+    return total

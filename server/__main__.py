@@ -1,0 +1,38 @@
+"""`python -m server`: uvicorn with this project's settings. `uvicorn app:app` serves as well.
+
+What it adds: an exit status that tells of a failed load also with several workers, and /metrics that speak for all of
+them.
+"""
+
+import os
+import sys
+import tempfile
+
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+from engines.base import LoadError
+from settings import Settings
+
+
+def main() -> None:
+    """Serve until a signal ends it."""
+    try:
+        settings = Settings.from_env()
+    except LoadError as error:
+        sys.exit(str(error))
+    config = uvicorn.Config("app:app", host=settings.host, port=settings.port, workers=settings.workers)
+    if settings.workers == 1:
+        uvicorn.Server(config).run()
+        return
+    with tempfile.TemporaryDirectory(prefix="metrics-") as shared:
+        os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", shared)
+        workers = Multiprocess(config, [config.bind_socket()])
+        workers.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in workers.processes):
+        sys.exit(STARTUP_FAILURE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""What Prometheus reads at /metrics. The names are those of the response's `timings` and `usage`, in seconds.
+
+Several worker processes answer for all of them where PROMETHEUS_MULTIPROC_DIR names an empty directory, as
+prometheus-client documents it; without it each process tells of itself.
+"""
+
+import os
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from inference.model import Model
+from inference.response_types import Timings, Usage
+
+PREFIX = "causal_lm_"
+SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+"""Upper bounds of the histograms' buckets."""
+
+
+class Metrics:
+    """One process's figures."""
+
+    def __init__(self, model: Model) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._requests = Counter(
+            f"{PREFIX}requests", "HTTP responses by route and status", ["route", "status"], registry=registry
+        )
+        self.disconnects = Counter(f"{PREFIX}disconnects", "Clients gone before their answer", registry=registry)
+        self._tokens = {
+            name: Counter(f"{PREFIX}{name}", f"{name.replace('_', ' ').capitalize()}", registry=registry)
+            for name in ("prompt_tokens", "completion_tokens")
+        }
+        self._spans = {
+            name: Histogram(
+                f"{PREFIX}{name}_seconds", f"Seconds of a request: {name}", registry=registry, buckets=SECONDS
+            )
+            for name in ("queue", "prefill", "decode", "total", "time_to_first_token")
+        }
+        self.admitted = Gauge(
+            f"{PREFIX}admitted", "Requests that wait or run", registry=registry, multiprocess_mode="livesum"
+        )
+        load = Gauge(
+            f"{PREFIX}load_seconds",
+            "Phases of the load; they may overlap",
+            ["phase"],
+            registry=registry,
+            multiprocess_mode="max",
+        )
+        for phase, milliseconds in model.load_ms.items():
+            load.labels(phase.removesuffix("_ms")).set(milliseconds / 1000)
+        loads = Counter(f"{PREFIX}loads", "Times a process loaded the model", registry=registry)
+        loads.inc()
+
+    def record_response(self, route: str, status: int) -> None:
+        """One HTTP response."""
+        self._requests.labels(route, str(status)).inc()
+
+    def record_generation(self, usage: Usage, timings: Timings) -> None:
+        """One generation's usage and timings."""
+        self._tokens["prompt_tokens"].inc(usage["prompt_tokens"])
+        self._tokens["completion_tokens"].inc(usage["completion_tokens"])
+        self._spans["queue"].observe(timings["queue_ms"] / 1000)
+        self._spans["prefill"].observe(timings["prefill_ms"] / 1000)
+        self._spans["decode"].observe(timings["decode_ms"] / 1000)
+        self._spans["total"].observe(timings["total_ms"] / 1000)
+        if timings["time_to_first_token_ms"] is not None:
+            self._spans["time_to_first_token"].observe(timings["time_to_first_token_ms"] / 1000)
+
+    def exposition(self) -> bytes:
+        """The figures in Prometheus' text format, of all worker processes where they share a directory."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self._registry)
+        everyone = CollectorRegistry()
+        MultiProcessCollector(everyone)  # type: ignore[no-untyped-call]
+        return generate_latest(everyone)

@@ -1,0 +1,84 @@
+"""What one worker process serves with: made once in app.py's lifespan, handed to every request by a dependency."""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from inference.errors import ServiceUnavailableError
+from inference.keys import ApiKeys
+from inference.model import Model
+from inference.service import Service
+from server.metrics import Metrics
+from server.slots import DRAINING, Slots
+from settings import Settings
+
+logger = logging.getLogger("uvicorn.error")
+
+POLL_SECONDS = 0.05
+"""How often a draining process looks whether its last request has ended."""
+SENDING_SECONDS = 3.0
+"""What clients have after the drain to read their answers, before the process goes whatever they do."""
+
+
+class DrainingError(ServiceUnavailableError):
+    """The process ends; another one will have the answer. Asks for a connection of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(DRAINING, code="shutting_down")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {**super().headers, "connection": "close"}
+
+
+class Serving:
+    """A loaded model and everything between it and the socket."""
+
+    def __init__(self, model: Model, settings: Settings, keys: ApiKeys | None = None) -> None:
+        self.settings = settings
+        self.keys = keys
+        self.metrics = Metrics(model)
+        self.service = Service(model, max_tokens=settings.max_tokens, report=self.metrics.record_generation)
+        self.slots = Slots(settings.concurrency, settings.queue_length, watch=self.metrics.admitted.set)
+        self.draining = False
+
+    @contextmanager
+    def drained_at_sigterm(self) -> Iterator[None]:
+        """Put a drain before what the server does at SIGTERM, which is to stop listening at once."""
+        loop = asyncio.get_running_loop()
+        stop = signal.getsignal(signal.SIGTERM)
+        drains: list[asyncio.Task[None]] = []
+
+        async def drain() -> None:
+            await self.drain()
+            if callable(stop):
+                stop(signal.SIGTERM, None)
+                # To uvicorn a second signal means: no longer wait for clients that do not read.
+                loop.call_later(SENDING_SECONDS, stop, signal.SIGINT, None)
+
+        def begin() -> None:
+            if not drains:
+                drains.append(asyncio.create_task(drain()))
+
+        try:
+            loop.add_signal_handler(signal.SIGTERM, begin)
+        except (ValueError, RuntimeError):  # not the main thread: signals are somebody else's
+            yield
+            return
+        try:
+            yield
+        finally:
+            loop.remove_signal_handler(signal.SIGTERM)
+            signal.signal(signal.SIGTERM, stop)
+
+    async def drain(self) -> None:
+        """Refuse what is new, and return when the last request has ended or its time was cut."""
+        self.draining = True
+        until = time.monotonic() + self.settings.drain_timeout
+        logger.info("Draining: %d requests have %g s to finish", self.slots.admitted, self.settings.drain_timeout)
+        self.slots.drain(until)
+        while self.slots.admitted and time.monotonic() < until:
+            await asyncio.sleep(POLL_SECONDS)

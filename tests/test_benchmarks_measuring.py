@@ -1,0 +1,203 @@
+"""The parts of the measurements that need no model: statistics, variants, traces, reports, and a peer's process."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from benchmarks.__main__ import main
+from benchmarks.break_even.measured import measured_cold, measured_warm
+from benchmarks.cold_start.observe import count_opened
+from benchmarks.cold_start.report import PHASES, split
+from benchmarks.errors import InputError, NotInstalledError
+from benchmarks.peers.contenders import PEERS, interpreter
+from benchmarks.peers.session import PeerFailedError, Session
+from benchmarks.report import DOCUMENTS, REPORTS, markdown, quote
+from benchmarks.results import Recorder, digest, load_result
+from benchmarks.stats import noise_note, paired_ratio, summarise
+from benchmarks.variants import interleaved, parse_variants
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+QUIET = {"load_average_at_start": 0.0, "cpus": 2}
+
+
+def test_a_summary_takes_its_width_from_the_middle_half() -> None:
+    summary = summarise([1.0, 2.0, 3.0, 4.0, 100.0])
+    assert summary.median == 3
+    assert summary.spread == pytest.approx(2 / 3)
+    assert summary.noisy
+    assert not summarise([1.0, 1.01, 1.02]).noisy
+
+
+def test_ratios_are_taken_within_a_round_so_that_drift_cancels() -> None:
+    median, low, high = paired_ratio([1, 10, 100], [2, 20, 200])
+    assert (median, low, high) == (2, 2, 2)
+
+
+def test_a_noisy_run_says_so_and_a_busy_machine_too() -> None:
+    assert "Noisy run" in noise_note({"a": 0.02, "b": 0.4}, QUIET)
+    assert "40% for b" in noise_note({"a": 0.02, "b": 0.4}, QUIET)
+    assert "Noisy" not in noise_note({"a": 0.02}, QUIET)
+    assert "Busy machine" in noise_note({"a": 0.02}, {"load_average_at_start": 3.0, "cpus": 2})
+
+
+def test_every_round_holds_every_contender_once_in_changing_order() -> None:
+    rounds = list(interleaved(["a", "b", "c"], 20))
+    assert [i for i, _ in rounds] == [i for i in range(20) for _ in range(3)]
+    orders = {tuple(item for j, item in rounds if j == i) for i in range(20)}
+    assert all(sorted(order) == ["a", "b", "c"] for order in orders)
+    assert len(orders) > 1
+
+
+@pytest.mark.parametrize("text", ["nothing", "=x", "name=", "a=/nowhere", "a=SmolLM2-9T"])
+def test_a_model_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(InputError):
+        parse_variants([text])
+
+
+def test_a_variant_knows_its_engine_and_its_environment(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    (tmp_path / "config.json").write_text("{}")
+    (variant,) = parse_variants([f"mine={tmp_path},THREADS=1"])
+    assert variant.engine == "compiled"
+    assert variant.environment == {"THREADS": "1"}
+    with pytest.raises(InputError, match="must differ"):
+        parse_variants([f"mine={tmp_path}", f"mine={tmp_path}"])
+
+
+def test_a_trace_counts_each_file_once_and_no_directory_or_kernel_file() -> None:
+    trace = (
+        '12 openat(AT_FDCWD, "/lib/a.so", O_RDONLY|O_CLOEXEC) = 3\n'
+        '13 openat(AT_FDCWD, "/lib/./a.so", O_RDONLY) = 3\n'
+        '12 open("/lib/b.so", O_RDONLY) = 3\n'
+        '12 openat(AT_FDCWD, "/lib", O_RDONLY|O_DIRECTORY) = 3\n'
+        '12 openat(AT_FDCWD, "/proc/self/stat", O_RDONLY) = 3\n'
+        '12 execve("/usr/bin/python", [], 0x0) = 0\n'
+    )
+    assert count_opened(trace) == 2
+
+
+COLD = {
+    "variant": "a", "memory_mb": None, "cache": "warm", "round": 0, "to_first_answer_s": 2.0,
+    "phases_s": {"start": 0.1, "app_imports": 0.2, "imports": 0.5, "weights": 0.3, "tokenizer": 0.4,
+                 "warm_up": 0.1, "total": 1.3},
+}  # fmt: skip
+
+
+def test_the_phases_of_a_cold_start_add_up_to_the_whole() -> None:
+    parts = split(COLD)
+    assert set(parts) == set(PHASES)
+    assert sum(parts.values()) == pytest.approx(2.0)
+    assert parts["rest"] == pytest.approx(0.1)
+
+
+def test_break_even_takes_its_times_from_measured_files() -> None:
+    content: dict[str, Any] = {"settings": {"models": {"a": {}}}, "samples": [COLD]}
+    assert measured_cold(content, None) == {"cold_s": 1.3, "load_s": 0.4}
+    warm = {"variant": "a", "prompts": 1, "prompt_tokens": 8}
+    content["samples"] = [{**warm, "output_tokens": n, "call_s": n * 0.1} for n in (10, 30)]
+    assert measured_warm(content, "a") == {"warm_s": pytest.approx(2.0), "warm_cv": pytest.approx(0.5)}
+    with pytest.raises(InputError, match="is not in these results"):
+        measured_cold(content, "b")
+
+
+def test_an_interrupted_run_keeps_its_samples_and_says_that_it_is_partial(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "r.json", "remote", "What.", {"prices": {}, "memory": 1})
+    recorder.data = {"samples": [], "notes": []}
+    recorder.save(complete=False)
+    content = load_result(tmp_path / "r.json", "remote")
+    assert not content["complete"]
+    assert "interrupted" in markdown(content)
+    with pytest.raises(InputError, match="holds results of remote"):
+        load_result(tmp_path / "r.json", "warm")
+
+
+ECHO = """
+import sys
+sys.path.insert(0, {folder!r})
+from loop import serve
+serve(lambda: lambda ids, tokens: iter(ids * tokens) {extra})
+"""
+
+
+def _worker(tmp_path: Path, extra: str = "") -> list[str]:
+    folder = str(ROOT / "benchmarks" / "peers" / "workers")
+    script = tmp_path / "worker.py"
+    script.write_text(ECHO.format(folder=folder, extra=extra))
+    return [sys.executable, str(script)]
+
+
+def test_a_worker_gives_the_tokens_asked_for_with_its_times(tmp_path: Path) -> None:
+    with Session(_worker(tmp_path)) as session:
+        reply = session.generate([7, 8], 3)
+        assert reply["ids"] == [7, 8, 7]
+        assert session.peak_memory > 1_000_000
+    assert {"load_s", "first_s", "decode_s"} <= set(reply)
+
+
+def test_a_worker_that_fails_or_dies_is_an_error_and_not_a_crash(tmp_path: Path) -> None:
+    with (
+        Session(_worker(tmp_path, "if tokens < 9 else 1 / 0")) as session,
+        pytest.raises(PeerFailedError, match="Zero"),
+    ):
+        session.generate([1], 9)
+    with pytest.raises(PeerFailedError, match="ended with status 3"), Session([sys.executable, "-c", "exit(3)"]):
+        pass
+
+
+def test_an_absent_peer_is_skipped_with_the_command_that_installs_it() -> None:
+    peer = next(peer for peer in PEERS if peer.name == "llama.cpp")
+    with pytest.raises(NotInstalledError, match=r"llama\.cpp is not installed; make bench-peers"):
+        interpreter(peer, {"llama-cpp-python": "/nowhere/python"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["cold-start", "--runs", "0"], "at least one run"),
+        (["cold-start", "--memory-mb", "9"], "128 to 10240 MB"),
+        (["warm", "--calls", "1"], "at least two calls"),
+        (["warm", "--prompt", "0"], "--prompt 0"),
+        (["roofline", "--repeats", "1"], "at least two"),
+        (["roofline", "--warm", "/nowhere.json"], "/nowhere.json does not exist"),
+        (["peers", "--tokens", "1"], "--tokens 1"),
+        (["peers", "--python", "nobody=/x"], "--python takes PEER=PATH"),
+        (["peers", "--checkpoint", "/nowhere"], "neither a checkpoint directory nor"),
+        (["break-even", "--cold-s", "1"], "--load-s, --warm-s: give seconds by hand"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_starts(
+    arguments: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--out", str(tmp_path)]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_measurement_needs_torch_to_say_what_it_does() -> None:
+    code = (
+        "import sys; sys.argv = ['b', '--help']; import runpy\ntry: runpy.run_module('benchmarks', run_name='__main__')"
+    )
+    code += "\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_committed_tables_and_plots_are_those_of_the_committed_results(path: Path) -> None:
+    content = json.loads(path.read_text())
+    assert path.with_suffix(".md").read_text() == markdown(content), "run `python -m benchmarks report`"
+    for name in REPORTS[content["benchmark"]].FIGURES:
+        plot = path.with_name(f"{path.stem}-{name}.svg").read_text()
+        assert f"results {digest(content)}" in plot, "run `python -m benchmarks report`"
+
+
+@pytest.mark.parametrize("document", [path for path in DOCUMENTS if (ROOT / path).exists()], ids=str)
+def test_documents_quote_the_committed_results(document: Path) -> None:
+    text = (ROOT / document).read_text()
+    assert quote(text, RESULTS) == text, "run `python -m benchmarks report`"

@@ -1,0 +1,123 @@
+"""tools/invoke.py against a server that speaks Lambda's Invoke API, as `sam local start-lambda` does."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ANSWER = {
+    "choices": [{"text": "there was a fox."}],
+    "usage": {"prompt_tokens": 4, "completion_tokens": 5},
+    "timings": {"cold_start": False, "total_ms": 12.5},
+}
+
+
+class InvokeApi(BaseHTTPRequestHandler):
+    """Answers invocations with what the test put into `answer`, and keeps what it was asked."""
+
+    answer: Any
+    function_error: str | None
+    asked: list[tuple[str, str, Any]]
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        kind = self.headers["X-Amz-Invocation-Type"]
+        self.asked.append((self.path, kind, body))
+        payload = b"" if kind == "Event" else json.dumps(self.answer).encode()
+        self.send_response(202 if kind == "Event" else 200)
+        if self.function_error:
+            self.send_header("X-Amz-Function-Error", self.function_error)
+        self.send_header("Content-Length", str(len(payload)))
+        self.end_headers()
+        self.wfile.write(payload)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def api() -> Iterator[tuple[str, type[InvokeApi]]]:
+    handler = type("Api", (InvokeApi,), {"answer": ANSWER, "function_error": None, "asked": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", handler
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def invoke(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tools.invoke", "CausalLM", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_prints_the_text_and_the_figures(api: tuple[str, type[InvokeApi]]) -> None:
+    url, handler = api
+    result = invoke("--endpoint-url", url, "--prompt", "Once upon a time", "--max-tokens", "5")
+    assert (result.returncode, result.stdout) == (0, "there was a fox.\n")
+    assert "4 + 5 tokens" in result.stderr
+    assert "total_ms 12.5" in result.stderr
+    assert handler.asked == [
+        (
+            "/2015-03-31/functions/CausalLM/invocations",
+            "RequestResponse",
+            {"prompt": "Once upon a time", "max_tokens": 5},
+        )
+    ]
+
+
+def test_a_chat_is_one_user_message(api: tuple[str, type[InvokeApi]]) -> None:
+    url, handler = api
+    handler.answer = {**ANSWER, "choices": [{"message": {"role": "assistant", "content": "Hello."}}]}
+    assert invoke("--endpoint-url", url, "--chat", "Hi").stdout == "Hello.\n"
+    assert handler.asked[0][2]["messages"] == [{"role": "user", "content": "Hi"}]
+
+
+def test_an_event_goes_as_it_is_without_waiting(api: tuple[str, type[InvokeApi]], tmp_path: Path) -> None:
+    url, handler = api
+    event = tmp_path / "event.json"
+    event.write_text('{"source": "aws.events"}')
+    result = invoke("--endpoint-url", url, "--event", str(event), "--asynchronous")
+    assert (result.returncode, result.stdout[:8]) == (0, "accepted")
+    assert handler.asked[0][1:] == ("Event", {"source": "aws.events"})
+
+
+@pytest.mark.parametrize("function_error", ["Unhandled", None], ids=["lambda", "sam-local"])
+def test_a_function_error_is_exit_status_1(function_error: str | None, api: tuple[str, type[InvokeApi]]) -> None:
+    url, handler = api
+    handler.answer = {"errorType": "InvalidRequestError", "errorMessage": "max_tokens must be at least 1."}
+    handler.function_error = function_error
+    result = invoke("--endpoint-url", url, "--prompt", "Once", "--max-tokens", "0")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "InvalidRequestError: max_tokens must be at least 1.\n"
+
+
+def test_no_one_there_is_exit_status_2() -> None:
+    result = invoke("--endpoint-url", "http://127.0.0.1:9", "--prompt", "Once")
+    assert result.returncode == 2
+    assert "Could not connect" in result.stderr
+
+
+@pytest.mark.parametrize(("content", "said"), [("{", "is not JSON"), (None, "cannot be read")])
+def test_a_bad_event_file_is_exit_status_2(content: str | None, said: str, tmp_path: Path) -> None:
+    event = tmp_path / "event.json"
+    if content is not None:
+        event.write_text(content)
+    result = invoke("--event", str(event))
+    assert result.returncode == 2
+    assert said in result.stderr
+
+
+def test_an_event_larger_than_lambda_takes_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+    event = tmp_path / "event.json"
+    event.write_text(json.dumps({"prompt": "x" * 1_100_000}))
+    result = invoke("--event", str(event), "--asynchronous")
+    assert result.returncode == 2
+    assert "Lambda takes 1,048,576 this way" in result.stderr

@@ -1,0 +1,110 @@
+"""Invoke the function directly, deployed or local, and show the text and where the time went.
+
+    python -m tools.invoke my-stack-CausalLM-abc:live --prompt "Once upon a time"
+    python -m tools.invoke CausalLM --endpoint-url http://127.0.0.1:3001 --chat "Tell me a story." --max-tokens 200
+    python -m tools.invoke CausalLM --endpoint-url http://127.0.0.1:3001 --event events/direct.json
+
+Exit status: 0 for an answer (or an accepted event), 1 for an error of the function, 2 when it could not be invoked.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+PAYLOAD_LIMIT = {"RequestResponse": 6_291_456, "Event": 1_048_576}
+"""Bytes Lambda takes, by invocation type."""
+
+
+class InvokeError(Exception):
+    """The function could not be invoked. The message says why."""
+
+
+def read_event(options: argparse.Namespace) -> dict[str, Any]:
+    """The event the command line describes. Raises InvokeError."""
+    if options.event is None:
+        event: dict[str, Any] = {"max_tokens": options.max_tokens}
+        if options.prompt is not None:
+            return {**event, "prompt": options.prompt}
+        return {**event, "messages": [{"role": "user", "content": options.chat}]}
+    try:
+        event = json.loads(options.event.read_bytes())
+    except OSError as error:
+        raise InvokeError(f"{options.event} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise InvokeError(f"{options.event} is not JSON: {error}.") from error
+    return event
+
+
+def invoke(options: argparse.Namespace) -> int:
+    """Invoke, print, and return the exit status. Raises InvokeError."""
+    payload = json.dumps(read_event(options)).encode()
+    kind = "Event" if options.asynchronous else "RequestResponse"
+    if len(payload) > PAYLOAD_LIMIT[kind]:
+        raise InvokeError(f"The event has {len(payload):,} bytes; Lambda takes {PAYLOAD_LIMIT[kind]:,} this way.")
+    local = {"signature_version": UNSIGNED, "region_name": "local"} if options.endpoint_url else {}
+    client = boto3.client(
+        "lambda",
+        endpoint_url=options.endpoint_url,
+        config=Config(read_timeout=910, retries={"total_max_attempts": 1}, **local),
+    )
+    started = time.monotonic()
+    try:
+        answer = client.invoke(FunctionName=options.function, InvocationType=kind, Payload=payload)
+        body = answer["Payload"].read()
+    except (BotoCoreError, ClientError) as error:
+        raise InvokeError(str(error)) from error
+    finally:
+        client.close()
+    seconds = time.monotonic() - started
+    if options.asynchronous:
+        print(f"accepted in {seconds:.2f} s; the answer goes to the results queue")
+        return 0
+    result = json.loads(body)
+    if "FunctionError" in answer or "errorMessage" in result:  # `sam local` sets no FunctionError
+        print(f"{result.get('errorType', 'Error')}: {result.get('errorMessage', body.decode())}", file=sys.stderr)
+        return 1
+    show(result, seconds)
+    return 0
+
+
+def show(result: dict[str, Any], seconds: float) -> None:
+    """Print the text of a completion, then a line of figures; anything else as it is."""
+    if "choices" not in result:
+        print(json.dumps(result, indent=2))
+        return
+    for choice in result["choices"]:
+        print(choice["text"] if "text" in choice else choice["message"]["content"])
+    usage, timings = result["usage"], result["timings"]
+    figures = [f"{usage['prompt_tokens']} + {usage['completion_tokens']} tokens", f"{seconds:.2f} s round trip"]
+    figures += [f"{name} {value:g}" for name, value in timings.items() if isinstance(value, float)]
+    print(f"\n[{', '.join(figures)}]", file=sys.stderr)
+
+
+def main() -> int:
+    """Parse the command line; the exit status."""
+    parser = argparse.ArgumentParser(description="Invoke the function directly and show text and timings.")
+    parser.add_argument("function", help="name or ARN, with :live for the published alias")
+    request = parser.add_mutually_exclusive_group(required=True)
+    request.add_argument("--prompt", help="text to complete")
+    request.add_argument("--chat", help="a user's message")
+    request.add_argument("--event", type=Path, help="file with any event")
+    parser.add_argument("--max-tokens", type=int, default=128)
+    parser.add_argument("--endpoint-url", help="of `sam local start-lambda`, for example http://127.0.0.1:3001")
+    parser.add_argument("--asynchronous", action="store_true", help="do not wait for the answer")
+    try:
+        return invoke(parser.parse_args())
+    except InvokeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
