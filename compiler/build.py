@@ -90,11 +90,13 @@ def build(
             ):
                 step(f"compiled {level} {name}")
         package.copy_checkpoint_files(checkpoint, staged)
+        digest = package.checkpoint_digest(checkpoint)
         package.write_manifest(
             staged,
             {
                 "format": FORMAT,
-                "model": {"architecture": type(model).__name__, "sha256": package.checkpoint_digest(checkpoint)},
+                "model": {"architecture": type(model).__name__, "sha256": digest},
+                "revision": package.revision(checkpoint, digest),
                 "dtype": DTYPES[quantize],
                 "quantization": quantize,
                 "context_length": context,

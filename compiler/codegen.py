@@ -6,6 +6,7 @@ weights' values.
 """
 
 import re
+import shutil
 import subprocess
 import sysconfig
 from dataclasses import dataclass
@@ -89,7 +90,9 @@ def _includes() -> list[str]:
 
 
 def build_runtime(level: str, directory: Path) -> None:
-    """Compile compiler/native into `directory`/engine.so."""
+    """Compile compiler/native into `directory`/engine.so, with the OpenMP library it needs beside it."""
+    openmp = subprocess.run(["g++", "-print-file-name=libgomp.so.1"], capture_output=True, text=True, check=True)
+    shutil.copyfile(openmp.stdout.strip(), directory / "libgomp.so.1")
     _run([
         "g++", *_FLAGS, *LEVEL_FLAGS[level], *_includes(), "-fvisibility=default", "-shared",
         *(str(NATIVE / f"{name}.cpp") for name in ("runtime", "linear", "attention", "engine")),

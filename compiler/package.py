@@ -78,6 +78,12 @@ def copy_checkpoint_files(checkpoint: Path, staged: Path) -> None:
             shutil.copyfile(checkpoint / name, staged / name)
 
 
+def revision(checkpoint: Path, digest: str) -> str:
+    """The commit of a hub snapshot, or else the start of the checkpoint's own digest."""
+    resolved = checkpoint.resolve()
+    return resolved.name if resolved.parent.name == "snapshots" else digest[:12]
+
+
 def checkpoint_digest(checkpoint: Path) -> str:
     """One sha256 over the checkpoint's configuration and weights: what the artifact was made from."""
     digest = hashlib.sha256()

@@ -107,7 +107,13 @@ def load(directory: Path, *, threads: int, verify: bool = False, level: str | No
     compiled = artifact.read(directory)
     chosen = artifact.choose_level(compiled.levels, artifact.cpu_flags(), level)
     libraries = directory / chosen
-    wanted = [libraries / "engine.so", libraries / "prefill.so", directory / artifact.WEIGHTS, libraries / "decode.so"]
+    wanted = [
+        libraries / "libgomp.so.1",
+        libraries / "engine.so",
+        libraries / "prefill.so",
+        directory / artifact.WEIGHTS,
+        libraries / "decode.so",
+    ]
     threading.Thread(target=_read_ahead, args=(wanted,), daemon=True).start()
     if verify:
         compiled.verify()
