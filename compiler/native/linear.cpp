@@ -239,7 +239,8 @@ void panel_rows(int kind, const Activations& a, int64_t row, int64_t rows, const
 void integer_tiles(int kind, const Activations& a, int64_t row, int64_t rows, const char* w, int64_t stride,
                    int64_t first, int64_t last, const Output& o) {
   int64_t t = first;
-  for (; t + kIntTiles <= last; t += kIntTiles)
+  // A single row is bound by memory, and one stream of weights is prefetched better than several.
+  for (; rows > 1 && t + kIntTiles <= last; t += kIntTiles)
     panel_rows<kIntTiles>(kind, a, row, rows, w + (t - first) * stride, stride, t * kTile, o);
   for (; t < last; ++t) panel_rows<1>(kind, a, row, rows, w + (t - first) * stride, stride, t * kTile, o);
 }
