@@ -26,6 +26,11 @@ ENVIRONMENT = {**os.environ, "SAM_CLI_TELEMETRY": "0", "AWS_DEFAULT_REGION": "us
 DIRECT = json.loads((ROOT / "events" / "direct.json").read_text())
 
 
+def heed_interrupts() -> None:
+    """Undo what a shell does to background jobs, which would have `sam` ignore the signal that ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextlib.contextmanager
 def serving(command: str) -> Iterator[str]:
     """`sam local COMMAND` on a free port; its address."""
@@ -40,6 +45,7 @@ def serving(command: str) -> Iterator[str]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=heed_interrupts,
     )
     assert process.stdout
     for line in process.stdout:
