@@ -9,13 +9,14 @@ import process_clock  # noqa: F401  first, because it reads how old the process 
 # isort: split
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from aws import snapstart
 from aws.events import BatchEvent, DirectEvent, HttpEvent, ScheduledEvent, parse_event, shape_response
-from aws.observability import logger, make_tracer, record_error, record_generation, record_load
+from aws.observability import logger, make_tracer, record_error, record_generation, record_load, record_restore
 from aws.secrets import make_keys
 from inference.errors import ApiError, InternalError, InvalidRequestError
 from inference.routes import error_response, handle
@@ -88,10 +89,13 @@ def _batch(event: BatchEvent, context: Any) -> Mapping[str, Any]:
 
 
 def _restored() -> None:
-    """After SnapStart's restore this is a fresh environment: its next invocation is a cold one."""
+    """After SnapStart's restore this is a fresh environment: its next invocation is a cold one, its clients are new."""
     global _invoked
     _invoked = False
     SERVICE.mark_cold()
+    if batch := sys.modules.get("aws.batch"):
+        batch.client.cache_clear()
+    record_restore()
 
 
 def _http(event: HttpEvent, context: Any, first: bool) -> Mapping[str, Any]:

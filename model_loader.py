@@ -112,7 +112,7 @@ def _load_engine(settings: Settings, directory: Path, threads: int, phases: dict
         module = importlib.import_module(f"engines.{'compiled' if compiled else 'transformers'}_engine")
     with _timed(phases, "weights_ms"):
         if compiled:
-            engine: Engine = module.load(directory, threads=threads)
+            engine: Engine = module.load(directory, threads=threads, verify=settings.verify_artifact)
         else:
             engine = module.load(directory, dtype=settings.dtype, device=settings.device, threads=threads)
     return engine

@@ -26,6 +26,8 @@ class Settings:
     """DTYPE: what the transformers engine computes in; `auto` is the stored dtype where the CPU runs it well."""
     device: str = "auto"
     """DEVICE: `auto` (a GPU where there is one), `cpu` or `cuda`."""
+    verify_artifact: bool = False
+    """VERIFY_ARTIFACT: compare every file of a compiled artifact with its checksum at start, which reads all of it."""
     threads: int = 0
     """THREADS: compute threads; 0 is one per vCPU the function really has."""
     max_tokens: int = 0
@@ -74,6 +76,7 @@ class Settings:
             model_name=env.get("MODEL_NAME") or default.model_name,
             dtype=_choice(env, "DTYPE", DTYPES),
             device=_choice(env, "DEVICE", ("auto", "cpu", "cuda")),
+            verify_artifact=_choice(env, "VERIFY_ARTIFACT", ("false", "true")) == "true",
             threads=_whole(env, "THREADS", default.threads),
             max_tokens=_whole(env, "MAX_TOKENS", default.max_tokens),
             max_body_bytes=_whole(env, "MAX_BODY_BYTES", default.max_body_bytes, least=1),

@@ -38,6 +38,13 @@ def record_load(model: Model) -> None:
     metrics.flush_metrics()
 
 
+def record_restore() -> None:
+    """Once per restore from a SnapStart snapshot, in which no phase of the load ran again."""
+    logger.info("restored from a snapshot")
+    metrics.add_metric("restores", MetricUnit.Count, 1)
+    metrics.flush_metrics()
+
+
 def record_generation(usage: Usage, timings: Timings) -> None:
     """Once per generation: its usage and timings, logged and as metrics."""
     logger.info("tokens generated", usage=usage, timings=timings)
