@@ -17,9 +17,10 @@ import numpy.typing as npt
 from engines import artifact
 from engines.machine import usable_vcpus
 
-# Least share of positions whose most likely token agrees with transformers', below which something is broken rather
-# than rounded; and the largest relative difference of float32 logits.
-_AGREEMENT = {"none": 0.99, "int8": 0.6, "int4": 0.2}
+# Least mean correlation of a position's logits with transformers', below which something is broken rather than rounded,
+# and the largest relative difference of float32 logits. What is broken has a correlation near 0. Random weights carry
+# rounding far: 30 layers of a random SmolLM2-135M leave 0.86 in int8, as much as the same rounding simulated in float32.
+_CORRELATION = {"none": 0.9999, "int8": 0.5, "int4": 0.1}
 _TOLERANCE = 1e-4
 
 
@@ -30,6 +31,7 @@ class Comparison:
     size_bytes: int
     difference: float
     agreement: float
+    correlation: float
     compiled: dict[str, float]
     reference: dict[str, float]
     perplexity: tuple[float, float] | None
@@ -73,6 +75,7 @@ def compare(checkpoint: Path, target: Path, text: Path | None) -> Comparison:
     names = [name for name in ours if name.startswith("l")]
     difference = max(float(np.abs(ours[n] - theirs[n][-len(ours[n]) :]).max() / np.abs(theirs[n]).max()) for n in names)
     same = np.concatenate([ours[n].argmax(1) == theirs[n][-len(ours[n]) :].argmax(1) for n in names])
+    correlation = np.concatenate([_correlations(ours[n], theirs[n][-len(ours[n]) :]) for n in names])
     perplexity = None
     if text is not None:
         same = ours["choices"] == theirs["choices"]
@@ -82,16 +85,24 @@ def compare(checkpoint: Path, target: Path, text: Path | None) -> Comparison:
         sum(size for size, _ in compiled.files.values()),
         difference,
         float(same.mean()),
+        float(correlation.mean()),
         {name: float(ours[name]) for name in figures},
         {name: float(theirs[name]) for name in figures},
         perplexity,
     )
 
 
+def _correlations(ours: npt.NDArray[np.float32], theirs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Pearson's, of each row of `[S, V]` with the same row of the other: `[S]`."""
+    a, b = (rows - rows.mean(axis=1, keepdims=True) for rows in (ours, theirs))
+    result: npt.NDArray[np.float32] = (a * b).sum(axis=1) / np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    return result
+
+
 def acceptable(comparison: Comparison, quantize: str) -> bool:
     """Whether the differences are those of rounding."""
     exact = quantize != "none" or comparison.difference <= _TOLERANCE
-    return exact and comparison.agreement >= _AGREEMENT[quantize]
+    return exact and comparison.correlation >= _CORRELATION[quantize]
 
 
 def table(comparison: Comparison, seconds: float) -> str:
@@ -106,6 +117,7 @@ def table(comparison: Comparison, seconds: float) -> str:
         f"| ms per token | {c['token_ms']:.2f} | {r['token_ms']:.2f} |",
         f"| peak memory, MB | {c['peak_bytes'] / 1e6:.0f} | {r['peak_bytes'] / 1e6:.0f} |",
         f"| largest difference of logits, relative | {comparison.difference:.1e} | |",
+        f"| correlation of logits, mean over positions | {comparison.correlation:.5f} | |",
         f"| same most likely token | {100 * comparison.agreement:.2f} % | |",
     ]
     if comparison.perplexity:
