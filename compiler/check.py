@@ -19,7 +19,7 @@ from engines.machine import usable_vcpus
 
 # Least mean correlation of a position's logits with transformers', below which something is broken rather than rounded,
 # and the largest relative difference of float32 logits. What is broken has a correlation near 0. Random weights carry
-# rounding far: 30 layers of a random SmolLM2-135M leave 0.86 in int8, as much as the same rounding simulated.
+# rounding far: 2 layers of a random SmolLM2-135M leave 0.995 in int8, ours or simulated in torch, and 30 layers 0.86.
 _CORRELATION = {"none": 0.9999, "int8": 0.5, "int4": 0.1}
 _TOLERANCE = 1e-4
 
