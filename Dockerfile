@@ -90,7 +90,7 @@ ENV PYTHONPATH=/var/task:/opt/python \
 WORKDIR /var/task
 # A model that does not load, or lacks a library, fails here and not at the first cold start.
 ARG MODEL=models/demo
-RUN if [ "${MODEL}" != none ]; then python3 -c 'import handler'; fi
+RUN if [ "${MODEL}" != none ]; then python3 -c 'import handler' && rm -rf /tmp/*; fi
 # No USER: Lambda ignores it, and `sam local` adds its emulator to the image with commands that need root. `aws.entry` gives
 # up root before anything else is imported, so the model runs as nobody wherever the image is started.
 # Another command, the same image: docker run -p 8080:8080 IMAGE uvicorn app:app --host 0.0.0.0 --port 8080
