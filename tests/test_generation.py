@@ -141,6 +141,13 @@ def test_the_same_seed_gives_the_same_text_whatever_came_before(llama: Model) ->
     assert sampled(7) == first
 
 
+def test_penalties_know_what_was_generated(llama: Model) -> None:
+    engine = ScriptedEngine([7], llama.engine.vocab_size)  # always logit 20 for token 7, 0 for the others
+    params = GenerationParams(max_tokens=4, sampling=SamplingParams(temperature=0.0, frequency_penalty=15.0))
+    chunks = generate(engine, llama.tokenizer, np.array([7, 7]), params)
+    assert [token.id for chunk in chunks for token in chunk.tokens] == [7, 7, 0, 1]
+
+
 def test_log_probabilities_are_the_model_s_own(llama: Model) -> None:
     engine = llama.engine
     assert isinstance(engine, TransformersEngine)
