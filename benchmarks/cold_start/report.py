@@ -16,11 +16,11 @@ PHASES = {
     "app_imports": ("our imports", TEAL),
     "imports": ("engine's imports", ORANGE),
     "weights": ("weights", BLUE),
-    "warm_up": ("warm-up token", PURPLE),
+    "tokenizer": ("tokenizer", PURPLE),
     "rest": ("rest of the load", "#BBBBBB"),
     "request": ("first request", RED),
 }
-"""The phases that follow each other; reading the tokenizer runs beside imports and weights."""
+"""The phases that follow each other; the warm-up token runs beside reading the tokenizer."""
 Kind = tuple[str, int | None, str]
 
 
@@ -40,7 +40,7 @@ def _label(kind: Kind) -> str:
 def split(sample: dict[str, Any]) -> dict[str, float]:
     """Seconds of each phase of one cold start; they add up to the time to the first answer."""
     phases = sample["phases_s"]
-    found = {name: float(phases.get(name, 0.0)) for name in ("start", "app_imports", "imports", "weights", "warm_up")}
+    found = {name: float(phases.get(name, 0.0)) for name in ("start", "app_imports", "imports", "weights", "tokenizer")}
     total = float(phases["total"])
     found["rest"] = max(total - sum(found.values()), 0.0)
     found["request"] = max(float(sample["to_first_answer_s"]) - total, 0.0)
@@ -53,14 +53,14 @@ def _median_split(samples: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def _times(content: dict[str, Any]) -> str:
-    head = ["cold start", "runs", "median", "p95", "spread", *(label for label, _ in PHASES.values()), "tokenizer"]
+    head = ["cold start", "runs", "median", "p95", "spread", *(label for label, _ in PHASES.values()), "warm-up"]
     rows = []
     for kind, samples in _kinds(content).items():
         whole = summarise([sample["to_first_answer_s"] for sample in samples])
         parts = _median_split(samples)
-        tokenizer = summarise([sample["phases_s"].get("tokenizer", 0.0) for sample in samples]).median
+        warm_up = summarise([sample["phases_s"].get("warm_up", 0.0) for sample in samples]).median
         cells = [str(whole.n), f"**{seconds(whole.median)}**", seconds(whole.p95), f"{whole.spread:.0%}"]
-        rows.append([_label(kind), *cells, *(seconds(parts[name]) for name in PHASES), seconds(tokenizer)])
+        rows.append([_label(kind), *cells, *(seconds(parts[name]) for name in PHASES), seconds(warm_up)])
     return table(head, rows)
 
 

@@ -1,0 +1,50 @@
+"""The compiler writes the checkpoint's tokenizer in fewer bytes, and never another tokenizer."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, models
+
+from compiler.tokenizer import compact, require_ids_below
+from engines.base import LoadError
+from tests.checkpoints import VOCAB, write_tokenizer
+
+TEXT = "The quick brown fox\n jumps over 'the' lazy dog — déjà vu 🐐"
+
+
+def read(path: Path) -> Tokenizer:
+    return Tokenizer.from_file(str(path))
+
+
+def test_a_compacted_tokenizer_is_smaller_and_the_same(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    source, target = tmp_path / "tokenizer.json", tmp_path / "compact.json"
+    assert isinstance(json.loads(source.read_bytes())["model"]["merges"][0], list)
+    compact(source, target)
+    assert target.stat().st_size < source.stat().st_size / 2
+    assert isinstance(json.loads(target.read_bytes())["model"]["merges"][0], str)
+    assert read(target).to_str() == read(source).to_str()
+    assert read(target).encode(TEXT).ids == read(source).encode(TEXT).ids
+
+
+def test_merges_of_pieces_with_spaces_stay_pairs(tmp_path: Path) -> None:
+    source, target = tmp_path / "tokenizer.json", tmp_path / "compact.json"
+    Tokenizer(models.BPE(vocab={"a": 0, " b": 1, "a b": 2}, merges=[("a", " b")])).save(str(source))
+    compact(source, target)
+    assert json.loads(target.read_bytes())["model"]["merges"] == [["a", " b"]]
+    assert read(target).to_str() == read(source).to_str()
+
+
+def test_a_tokenizer_without_merges_is_written_too(tmp_path: Path) -> None:
+    source, target = tmp_path / "tokenizer.json", tmp_path / "compact.json"
+    Tokenizer(models.Unigram([("<unk>", 0.0), ("fox", -1.0)], unk_id=0)).save(str(source))
+    compact(source, target)
+    assert read(target).to_str() == read(source).to_str()
+
+
+def test_ids_beyond_the_embeddings_are_refused_before_anything_is_compiled(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    require_ids_below(VOCAB, tmp_path)
+    with pytest.raises(LoadError, match="use the tokenizer the model was trained with"):
+        require_ids_below(100, tmp_path)
