@@ -2,8 +2,8 @@
 .PHONY: bench bench-quick bench-peers bench-report
 PEERS := build/benchmarks/peers
 BENCH := $(BIN)/python -m benchmarks
-BENCH_MODELS ?= --model transformers=SmolLM2-135M --model int8=SmolLM2-135M:int8 --model int4=SmolLM2-135M:int4
-BENCH_OURS ?= --model int8=SmolLM2-135M:int8 --model int4=SmolLM2-135M:int4
+BENCH_OURS ?= --model "compiled int8=SmolLM2-135M:int8" --model "compiled int4=SmolLM2-135M:int4"
+BENCH_MODELS ?= --model transformers=SmolLM2-135M $(BENCH_OURS)
 
 bench: $(VENV)/bench-ready  ## every measurement that runs here; half an hour on a quiet machine
 	$(BENCH) cold-start $(BENCH_MODELS) $(if $(IMAGE),--image container=$(IMAGE)) --runs 15

@@ -20,6 +20,7 @@ from benchmarks.cold_start.report import PHASES, split
 from benchmarks.errors import InputError, NotInstalledError
 from benchmarks.load.client import send
 from benchmarks.peers.contenders import PEERS, interpreter
+from benchmarks.peers.report import ratios
 from benchmarks.peers.session import PeerFailedError, Session
 from benchmarks.report import DOCUMENTS, REPORTS, markdown, quote
 from benchmarks.results import Recorder, digest, load_result
@@ -248,3 +249,24 @@ def test_committed_tables_and_plots_are_those_of_the_committed_results(path: Pat
 def test_documents_quote_the_committed_results(document: Path) -> None:
     text = (ROOT / document).read_text()
     assert quote(text, ROOT / document, RESULTS) == text, "run `python -m benchmarks report`"
+
+
+def test_peers_are_compared_pairwise_with_ours_of_the_same_precision() -> None:
+    tuned = [("transformers float32", "float32"), ("rival int8", "int8"), ("rival int4", "int4"), ("own int8", "int8")]
+    content: dict[str, Any] = {
+        "tuning": [{"contender": label, "precision": precision} for label, precision in tuned],
+        "ours": ["own int8"],
+        "starts": [{"contender": label, "round": 0, "to_first_token_s": 1.0} for label, _ in tuned[1:]],
+        "samples": [
+            {"contender": label, "round": i, "prompt_tokens": 18, "tokens": 11, "load_s": 0.0, "first_s": 1.0,
+             "decode_s": (1 + i) * factor}
+            for i in range(3)
+            for (label, _), factor in zip(tuned, (9, 3, 4, 1), strict=True)
+        ],
+    }  # fmt: skip
+    head, _, *rows = ratios(content).splitlines()
+    assert head == "|  | process to first token | first token, 18 in | each later, 18 in |"
+    assert rows == [
+        "| transformers float32 / own int8 | - | 1.00 | 9.00 |",
+        "| rival int8 / own int8 | 1.00 | 1.00 | 3.00 |",
+    ]

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--only", action="append", help="measure only contenders whose name holds this; repeatable")
     add("--starts", type=int, default=10, help="cold starts of each, default 10")
     add("--calls", type=int, default=30, help="warm requests of each kind, default 30")
-    add("--prompt", type=int, nargs="+", default=[18, 128, 512], help="prompt lengths, tokens")
+    add("--prompt", type=int, nargs="+", default=[18, 128, 512, 1500], help="prompt lengths, tokens")
     add("--tokens", type=int, default=32, help="tokens to generate, default 32")
     add("--threads", type=int, nargs="+", help="thread counts to try; default every count up to the CPUs")
     add("--out", type=Path, default=Path("benchmarks/results"), help="folder for the results file")
@@ -79,21 +79,27 @@ class Run:
         return [draw.choice(PLAIN_IDS) for _ in range(length)]
 
     def tune(self, contender: Contender, threads: Sequence[int]) -> None:
-        """Try every thread count and set of flags on a short request; keep the one whose tokens are fastest."""
+        """Try every thread count and set of flags on a few requests; keep the one whose tokens are fastest."""
         tried: dict[Settings, float] = {}
         error = PeerFailedError("no setting works")
         for settings in [(count, flags) for count in threads for flags in contender.flags]:
             try:
                 with Session(contender.command(*settings)) as session:
-                    session.generate(self.prompt(16, 0), 4)
-                    times = [session.generate(self.prompt(16, i), 12)["decode_s"] for i in range(3)]
+                    session.generate(self.prompt(128, 0), 4)
+                    replies = [session.generate(self.prompt(128, i), 24) for i in range(4)]
             except PeerFailedError as failure:
                 error = failure
                 continue
-            tried[settings] = min(times) / 11
-        for (count, flags), seconds in tried.items():
+            tried[settings] = min(reply["decode_s"] for reply in replies) / 23
             self.out["tuning"].append(
-                {"contender": contender.label, "threads": count, "flags": flags, "per_token_s": seconds}
+                {
+                    "contender": contender.label,
+                    "precision": contender.precision,
+                    "threads": settings[0],
+                    "flags": settings[1],
+                    "per_token_s": tried[settings],
+                    "first_s": min(reply["first_s"] for reply in replies),
+                }
             )
         if tried:
             self.best[contender] = min(tried, key=tried.__getitem__)
@@ -199,6 +205,7 @@ def _contenders(run: Run, source: Path, overrides: dict[str, str], variants: Seq
                 run.out["failed"][f"{peer.name} {precision}"] = str(error)
     found += [ours(variant, _precision(variant)) for variant in variants]
     wanted = run.options.only
+    run.out["ours"] = [contender.label for contender in found if contender.worker.name == "engine_worker.py"]
     return [c for c in found if not wanted or any(text in c.label for text in wanted)]
 
 

@@ -39,7 +39,7 @@ PEERS = (
     ),
     Peer(
         "llama.cpp", "llama_cpp", "llama_cpp_worker.py", "convert_gguf.py", ("float32", "int8", "int4"),
-        ((), ("no_extra_buffers",)), "llama-cpp-python",
+        ((), ("no_extra_buffers",), ("flash_attention",)), "llama-cpp-python",
     ),
     Peer(
         "CTranslate2", "ctranslate2", "ctranslate2_worker.py", "convert_ctranslate2.py", ("float32", "int8"),
@@ -61,8 +61,8 @@ class Contender:
 
     @property
     def label(self) -> str:
-        """Name and precision."""
-        return f"{self.name} {self.precision}"
+        """Name and precision, which a name may already hold."""
+        return self.name if self.precision in self.name else f"{self.name} {self.precision}"
 
     def command(self, threads: int, flags: Sequence[str]) -> list[str]:
         """How to start its worker."""

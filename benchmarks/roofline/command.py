@@ -57,9 +57,9 @@ def run(options: argparse.Namespace) -> Path:
     best = max(max(bound["samples"]) for bound in bounds if bound["bound"] == "read")
     floors = {}
     for name, directory in models.items():
-        weights = measure.weights_per_token(directory)
-        per_dtype = {dtype: weights * size / best for dtype, size in measure.BYTES.items()}
-        floors[name] = {"weights_per_token": weights, "floor_s": per_dtype}
+        layers, head = measure.weights_per_token(directory)
+        per_dtype = {dtype: (layers * each + head * of_head) / best for dtype, (each, of_head) in measure.BYTES.items()}
+        floors[name] = {"weights_per_token": layers + head, "floor_s": per_dtype}
     recorder.data = {"bounds": bounds, "best_read": best, "floors": floors, "engines": _engines(warm, floors)}
     recorder.save(complete=True)
     return recorder.path

@@ -1,6 +1,7 @@
 """Read bandwidth and matrix throughput of this machine, and what a model must read and multiply for a token."""
 
 import json
+import math
 import struct
 import time
 from collections.abc import Callable
@@ -8,8 +9,15 @@ from pathlib import Path
 
 import torch
 
-BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0, "int4": 0.5}
-"""Bytes of one weight. Scales of quantised weights add a few percent, which the floor leaves out."""
+BYTES = {
+    "float32": (4.0, 4.0),
+    "bfloat16": (2.0, 2.0),
+    "float16": (2.0, 2.0),
+    "int8": (1.0, 1.0),
+    "int4": (4.5 / 8, 1.0),
+}
+"""Bytes of one weight: in a linear layer, and in the output head. Four bits come with a scale of 16 for every 32
+weights, and leave the head in eight, here as in llama.cpp's Q4_0."""
 READ_BYTES = 512 * 2**20
 """Far beyond any cache."""
 MATRIX = 1024
@@ -43,18 +51,22 @@ def matrix_throughput(dtype: str, threads: int, repeats: int) -> list[float]:
     return _rate(2.0 * MATRIX**3, lambda: one @ one, threads, repeats)
 
 
-def weights_per_token(directory: Path) -> int:
-    """Weights that every token reads: all but an input embedding that is not also the output head."""
+def weights_per_token(directory: Path) -> tuple[int, int]:
+    """Weights that every token reads: those of the layers, and those of the output head.
+
+    An input embedding that is not also the head is left out: a token reads one row of it.
+    """
     tied = json.loads((directory / "config.json").read_text()).get("tie_word_embeddings", False)
-    total = 0
+    layers, head = 0, 0
     for file in directory.glob("*.safetensors"):
         with file.open("rb") as stream:
             (size,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(size))
         for name, entry in header.items():
-            if name != "__metadata__" and (tied or "embed_tokens" not in name):
-                count = 1
-                for length in entry["shape"]:
-                    count *= length
-                total += count
-    return total
+            if name == "__metadata__":
+                continue
+            if ("embed_tokens" if tied else "lm_head") in name:
+                head += math.prod(entry["shape"])
+            elif "embed_tokens" not in name and "lm_head" not in name:
+                layers += math.prod(entry["shape"])
+    return layers, head

@@ -1,4 +1,4 @@
-"""llama.cpp through llama-cpp-python. Arguments: GGUF_FILE PRECISION THREADS [no_extra_buffers]."""
+"""llama.cpp through llama-cpp-python. Arguments: GGUF_FILE PRECISION THREADS [no_extra_buffers] [flash_attention]."""
 # mypy: ignore-errors
 # Its imports are of another environment, which the type checker does not see.
 
@@ -14,6 +14,8 @@ def load() -> Callable[[list[int], int], Iterator[int]]:
 
     path, _, threads = sys.argv[1:4]
     extra = {"use_extra_bufts": False} if "no_extra_buffers" in sys.argv else {}
+    if "flash_attention" in sys.argv:
+        extra["flash_attn"] = True
     # n_batch covers the longest prompt, so that prefill is one call as in the other engines.
     llm = llama_cpp.Llama(
         path, n_ctx=2048, n_batch=2048, n_ubatch=512, n_threads=int(threads), n_threads_batch=int(threads),
