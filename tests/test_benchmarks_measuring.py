@@ -17,6 +17,7 @@ from benchmarks.break_even.measured import measured_cold, measured_warm
 from benchmarks.cold_start.container import require_docker
 from benchmarks.cold_start.observe import count_opened
 from benchmarks.cold_start.report import PHASES, split
+from benchmarks.cold_start.report import sections as cold_start_sections
 from benchmarks.errors import InputError, NotInstalledError
 from benchmarks.load.client import send
 from benchmarks.peers.contenders import PEERS, interpreter
@@ -270,3 +271,13 @@ def test_peers_are_compared_pairwise_with_ours_of_the_same_precision() -> None:
         "| transformers float32 / own int8 | - | 1.00 | 9.00 |",
         "| rival int8 / own int8 | 1.00 | 1.00 | 3.00 |",
     ]
+
+
+def test_memory_sizes_beyond_the_machine_are_named() -> None:
+    content: dict[str, Any] = {
+        "machine": {"cpus": 2, "load_average_at_start": 0.0}, "settings": {"models": {"a": {}}},
+        "failed": {}, "files_opened": {}, "samples": [{**COLD, "memory_mb": size} for size in (512, 10_240)],
+    }  # fmt: skip
+    assert cold_start_sections(content)["notes"] == (
+        "- 10,240 MB: Lambda gives more than this machine's 2 vCPUs; measured with 2.\n"
+    )

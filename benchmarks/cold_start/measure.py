@@ -17,9 +17,9 @@ from benchmarks.cold_start.observe import (
     tracer,
 )
 from benchmarks.variants import Variant
+from engines.machine import MB_PER_VCPU
 from tools.emulator import RUNTIME_CLIENT, Emulator, EmulatorError
 
-MB_PER_VCPU = 1769
 EVENT = {"prompt": "The first token of a cold start", "max_tokens": 1, "temperature": 0}
 LONGEST_S = 300
 

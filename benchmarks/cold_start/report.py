@@ -10,6 +10,7 @@ from benchmarks.plots import BLUE, GREY, INK, ORANGE, PURPLE, RED, TEAL, legend_
 from benchmarks.results import provenance
 from benchmarks.stats import noise_note, paired_ratio, summarise
 from benchmarks.tables import seconds, table
+from engines.machine import MB_PER_VCPU
 
 PHASES = {
     "start": ("python starts", GREY),
@@ -94,6 +95,16 @@ def _ratios(content: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _beyond(content: dict[str, Any]) -> list[str]:
+    """Which memory sizes Lambda gives more vCPUs than the machine that measured them had."""
+    cpus = content["machine"]["cpus"]
+    sizes = {memory_mb for _, memory_mb, _ in _kinds(content) if memory_mb and memory_mb > cpus * MB_PER_VCPU}
+    if not sizes:
+        return []
+    named = ", ".join(f"{size:,}" for size in sorted(sizes))
+    return [f"- {named} MB: Lambda gives more than this machine's {cpus} vCPUs; measured with {cpus}."]
+
+
 def sections(content: dict[str, Any]) -> dict[str, str]:
     """Named pieces of Markdown."""
     spreads = {
@@ -102,7 +113,7 @@ def sections(content: dict[str, Any]) -> dict[str, str]:
     }
     left = [f"- Failed: {name}: {error}" for name, error in content["failed"].items()]
     left += [f"- Skipped: {reason}." for reason in content.get("skipped", [])]
-    notes = [*_ratios(content), *left]
+    notes = [*_ratios(content), *_beyond(content), *left]
     return {
         "times": f"{_times(content)}\n{noise_note(spreads, content['machine'])}",
         "costs": _costs(content),

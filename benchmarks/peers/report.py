@@ -76,6 +76,27 @@ def _warm(content: dict[str, Any]) -> str:
     return table(head, rows)
 
 
+def _short(content: dict[str, Any]) -> str:
+    """The table for a reader in a hurry: one prompt length, the ends of the contexts."""
+    lengths = _lengths(content)
+    ends = sorted({lengths[0], lengths[-1]})
+    prompt = min(lengths, key=lambda n: abs(n - 512))
+    head = ["engine", "process to first token", f"first token, {prompt:,} in"]
+    head += [*(f"each later, {n:,} in" for n in ends), "peak memory"]
+    rows = []
+    for label in _labels(content):
+        start, peak = _starts(content, label), content["peak_memory_bytes"].get(label)
+        if not (start and peak and all(_samples(content, label, n) for n in lengths)):
+            continue
+        cells = [seconds(summarise(start).median)]
+        cells.append(seconds(summarise([first_token(s) for s in _samples(content, label, prompt)]).median))
+        cells += [
+            f"{summarise([per_token(s) for s in _samples(content, label, n)]).median * 1000:.1f} ms" for n in ends
+        ]
+        rows.append([label, *cells, f"{peak / 1e6:,.0f} MB"])
+    return table(head, rows)
+
+
 def _rivals(content: dict[str, Any], ours: str) -> list[str]:
     """Who one of ours is compared with: transformers, and the peers of its precision."""
     precisions = {each["contender"]: each["precision"] for each in content["tuning"]}
@@ -132,6 +153,7 @@ def sections(content: dict[str, Any]) -> dict[str, str]:
     left = [f"- Failed: {name}: {error}." for name, error in content["failed"].items()]
     left += [f"- Skipped: {reason}." for reason in content["skipped"]]
     return {
+        "short": _short(content),
         "figures": _figures(content),
         "warm": f"{_warm(content)}\n{noise_note(spreads, content['machine'])}",
         "ratios": ratios(content),
