@@ -193,7 +193,7 @@ BAD: dict[str, tuple[int, dict[str, Any], str]] = {
     "a deep nest": (400, {"body": b"[" * 100_000}, "nested too deeply"),
     "an unknown field": (400, {"body": {"prompt": "a", "max_token": 5}}, "did you mean 'max_tokens'?"),
     "a wrong type": (400, {"body": {"prompt": {"text": "a"}}}, "'prompt' must be a string, a list"),
-    "out of range": (400, {"body": {"prompt": "a", "top_p": 0}}, "'top_p' must be a number above 0 and at most 1, not 0"),
+    "out of range": (400, {"body": {"prompt": "a", "top_p": 0}}, "'top_p' must be a number above 0 and at most 1"),
     "an empty prompt": (400, {"body": {"prompt": ""}}, "'prompt' is empty"),
     "a chat without messages": (400, {"body": {"prompt": "a"}, "path": CHAT}, "'messages' is required"),
     "a prompt over the context": (400, {"body": {"prompt": "#" * 700}}, f"context holds {CONTEXT}, so at most"),
