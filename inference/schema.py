@@ -103,6 +103,8 @@ SHAPES = {
     "logit_bias": "an object of up to 1024 token ids, each with a number between -100 and 100",
 }
 """What to say of fields, whatever is wrong within them, that are more than one value."""
+_Field = tuple[type[_Strict], str, str]
+"""A field's owner, name and path."""
 PRIVATE = ("prompt", "messages")
 """Fields whose values no message repeats: the runtime client logs the message of a direct invocation's error."""
 
@@ -130,18 +132,24 @@ def validate(kind: type[Request], body: Any) -> Request:
     """The request, or an InvalidRequestError with one sentence about its first fault."""
     if not isinstance(body, dict):
         raise InvalidRequestError("The body must be a JSON object.")
-    given = _given(kind, body, "")
+    unknown: list[_Field] = []
+    given = _given(kind, body, "", unknown)
     try:
-        return convert(given, kind)
+        request = convert(given, kind)
     except ValidationError as error:
-        fault = str(error)
+        raise _refusal(kind, given, str(error)) from None
     except UnicodeEncodeError:  # from a string where none belongs; preparation.py checks those that do
         raise InvalidRequestError("The body holds half of a surrogate pair; send valid Unicode.") from None
-    raise _refusal(kind, given, fault)
+    if unknown:
+        raise _not_a_parameter(*unknown[0])
+    return request
 
 
-def _given(kind: type[_Strict], value: Any, prefix: str) -> Any:
-    """`value` without the nulls of its objects. Refuses fields that `kind` does not have: nothing is deeper than it."""
+def _given(kind: type[_Strict], value: Any, prefix: str, unknown: list[_Field]) -> Any:
+    """`value` without the nulls of its objects and without what `kind` has no field for, which goes to `unknown`.
+
+    It goes as deep as `kind` does, however deep the body is.
+    """
     if not isinstance(value, dict):
         return value
     given = {}
@@ -150,16 +158,17 @@ def _given(kind: type[_Strict], value: Any, prefix: str) -> Any:
             continue
         path = prefix + name[:SHOWN_INPUT]
         if name not in kind.__struct_fields__:
-            raise _unknown(kind, name[:SHOWN_INPUT], path)
+            unknown.append((kind, name[:SHOWN_INPUT], path))
+            continue
         if name in OBJECTS:
-            part = _given(OBJECTS[name], part, f"{path}.")
+            part = _given(OBJECTS[name], part, f"{path}.", unknown)
         elif name in LISTS and isinstance(part, list):
-            part = [_given(LISTS[name], item, f"{path}[{index}].") for index, item in enumerate(part)]
+            part = [_given(LISTS[name], item, f"{path}[{index}].", unknown) for index, item in enumerate(part)]
         given[name] = part
     return given
 
 
-def _unknown(kind: type[_Strict], name: str, path: str) -> InvalidRequestError:
+def _not_a_parameter(kind: type[_Strict], name: str, path: str) -> InvalidRequestError:
     import difflib  # not before it is needed: no start should wait for it
 
     close = difflib.get_close_matches(name, kind.__struct_fields__, n=1)

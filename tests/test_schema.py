@@ -139,7 +139,8 @@ REFUSED = [
         "'stream_options.includeUsage' is not a parameter this server supports; did you mean 'include_usage'?",
         "stream_options.includeUsage",
     ),
-    ({"promt": "x"}, "'promt' is not a parameter this server supports; did you mean 'prompt'?", "promt"),
+    (chat(topp=1), "'topp' is not a parameter this server supports; did you mean 'top_p'?", "topp"),
+    (prompt(tools=[], n=0), "'n' must be an integer between 1 and 16, not 0.", "n"),
     (
         prompt(**{"x" * 99: 1}),
         f"'{'x' * SHOWN_INPUT}' is not a parameter this server supports; leave it out.",
@@ -170,7 +171,7 @@ REFUSED = [
             message(content={}),
             message(content=["x"]),
             message(content=[[]]),
-            message(content=[{"type": "image_url"}]),
+            message(content=[{"type": "image_url", "image_url": {"url": "x"}}]),
             part(text=5),
         ],
         PARTS,
@@ -182,9 +183,9 @@ REFUSED = [
         "messages[0].content[0].text",
     ),
     (
-        part(image_url={"url": "x"}),
-        "'messages[0].content[0].image_url' is not a parameter this server supports; leave it out.",
-        "messages[0].content[0].image_url",
+        part(cache_control={"type": "ephemeral"}),
+        "'messages[0].content[0].cache_control' is not a parameter this server supports; leave it out.",
+        "messages[0].content[0].cache_control",
     ),
 ]
 
