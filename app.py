@@ -36,7 +36,7 @@ from inference.routes import HttpRequest, HttpResponse, check_key, check_route, 
 from model_loader import get_model
 from server.answers import GeneratedAnswer
 from server.bodies import read_body
-from server.documentation import document, error_responses, streamed
+from server.documentation import answered, document, error_responses, streamed
 from server.front import SERVER_ROUTES, Front
 from server.serving import DrainingError, Serving
 from settings import Settings
@@ -99,8 +99,7 @@ guarded = APIRouter(dependencies=[Depends(admit)])
 
 @guarded.post(
     "/v1/completions",
-    response_model=Completion,
-    responses={**streamed(Completion), **GENERATION_ERRORS},
+    responses={**streamed(Completion, Completion), **GENERATION_ERRORS},
 )
 async def create_completion(request: Request, serving: Served, body: Body) -> Response:
     """Continue one prompt or several."""
@@ -109,29 +108,29 @@ async def create_completion(request: Request, serving: Served, body: Body) -> Re
 
 @guarded.post(
     "/v1/chat/completions",
-    response_model=ChatCompletion,
-    responses={**streamed(ChatCompletionChunk), **GENERATION_ERRORS},
+    responses={**streamed(ChatCompletion, ChatCompletionChunk), **GENERATION_ERRORS},
 )
 async def create_chat_completion(request: Request, serving: Served, body: Body) -> Response:
     """The assistant's next turn."""
     return GeneratedAnswer(serving, "/v1/chat/completions", body, request.state.request_id)
 
 
-@guarded.get("/v1/models", response_model=ModelList, responses=READ_ERRORS)
+@guarded.get("/v1/models", responses={**answered(ModelList), **READ_ERRORS})
 async def list_models(request: Request, serving: Served) -> Response:
     """The one model that is served."""
     return _read(request, serving)
 
 
 @guarded.get(
-    "/v1/models/{model_id:anything}", response_model=ModelObject, responses={**READ_ERRORS, **error_responses(404)}
+    "/v1/models/{model_id:anything}",
+    responses={**answered(ModelObject), **READ_ERRORS, **error_responses(404)},
 )
 async def retrieve_model(request: Request, serving: Served, model_id: str) -> Response:
     """The served model, by its id."""
     return _read(request, serving)
 
 
-@guarded.get("/ready", response_model=Readiness, responses=READ_ERRORS)
+@guarded.get("/ready", responses={**answered(Readiness), **READ_ERRORS})
 async def ready(request: Request, serving: Served) -> Response:
     """Loaded and serving: what, and how long each phase of the load took."""
     return _read(request, serving)
@@ -193,7 +192,7 @@ def create_app() -> FastAPI:
     app.add_middleware(Front)
     app.add_exception_handler(ApiError, refused)
     app.add_exception_handler(HTTPException, unrouted)
-    app.get("/health", response_model=Health)(health)
+    app.get("/health", responses=answered(Health))(health)
     app.include_router(guarded)
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     return app

@@ -5,9 +5,7 @@ extensions; OpenAI's clients pass them through.
 """
 
 from collections.abc import Mapping
-from typing import Literal, NotRequired
-
-from typing_extensions import TypedDict  # pydantic documents typing's own from Python 3.12 on only
+from typing import Literal, NotRequired, TypedDict
 
 
 class ErrorDetail(TypedDict):

@@ -4,99 +4,107 @@ Validated strictly and refusing what it does not know, so that no parameter is e
 given. Every fault becomes one sentence. Knows nothing of models: what depends on one is checked in `service.py`.
 """
 
-import difflib
 import json
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
+import re
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from msgspec import Meta, Struct, ValidationError, convert, inspect
 
 from inference.errors import InvalidRequestError
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
 
 SHOWN_INPUT = 40
 """Characters of an offending value that an error message repeats."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_means_not_given(cls, value: Any) -> Any:
-        return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+class _Strict(Struct, frozen=True, forbid_unknown_fields=True):
+    pass
 
 
-class StreamOptions(_Strict):
+class StreamOptions(_Strict, frozen=True):
     include_usage: bool = False
 
 
-class _Sampling(_Strict):
+class _Sampling(_Strict, frozen=True, kw_only=True):
     """What both kinds of request can say about how to generate."""
 
-    model: str | None = Field(None, description="The served model's id; its only one when left out.")
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = Field(None, description="0 keeps every token.")
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
-    repetition_penalty: Annotated[float, Field(ge=0.01, le=10)] | None = None
-    logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)] = {}
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=4)] = []
-    n: Annotated[int, Field(ge=1, le=16)] = 1
-    min_tokens: Annotated[int, Field(ge=0)] = 0
+    model: Annotated[str, Meta(description="The served model's id; its only one when left out.")] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=0, description="0 keeps every token.")] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=10)] | None = None
+    logit_bias: Annotated[dict[str, Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=1024)] = {}
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    stop: str | Annotated[list[str], Meta(max_length=4)] = []
+    n: Annotated[int, Meta(ge=1, le=16)] = 1
+    min_tokens: Annotated[int, Meta(ge=0)] = 0
     ignore_eos: bool = False
     stream: bool = False
     stream_options: StreamOptions | None = None
     user: str | None = None
 
 
-class CompletionRequest(_Sampling):
+_OF_ONE_KIND = {"anyOf": [{"items": {"type": kind}} for kind in ("string", "integer", "array")]}
+"""For the server's documentation; `__post_init__` sees to it."""
+
+
+class CompletionRequest(_Sampling, frozen=True, kw_only=True):
     """`POST /v1/completions`."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
-    max_tokens: Annotated[int, Field(ge=0)] | None = Field(None, description="16 when left out.")
+    prompt: str | Annotated[list[str | int | list[int]], Meta(extra_json_schema=_OF_ONE_KIND)]
+    max_tokens: Annotated[int, Meta(ge=0, description="16 when left out.")] | None = None
     echo: bool = False
-    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
+
+    def __post_init__(self) -> None:
+        # msgspec takes only one kind of list in a union, so that the three are one above.
+        if isinstance(self.prompt, list) and len(set(map(type, self.prompt))) > 1:
+            raise _must_be(SHAPES["prompt"], "prompt")
 
 
-class TextPart(_Strict):
+class TextPart(_Strict, frozen=True):
     type: Literal["text"]
     text: str
 
 
-class Message(_Strict):
+class Message(_Strict, frozen=True):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
     name: str | None = None
 
 
-class ResponseFormat(_Strict):
+class ResponseFormat(_Strict, frozen=True):
     type: Literal["text"]
 
 
-class ChatRequest(_Sampling):
+class ChatRequest(_Sampling, frozen=True, kw_only=True):
     """`POST /v1/chat/completions`."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
-    max_tokens: Annotated[int, Field(ge=1)] | None = Field(None, description="What the context leaves, by default.")
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    max_tokens: Annotated[int, Meta(ge=1, description="What the context leaves, by default.")] | None = None
+    max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
     logprobs: bool = False
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] = 0
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] = 0
     response_format: ResponseFormat | None = None
 
 
 Request = TypeVar("Request", bound=_Sampling)
 
+OBJECTS: dict[str, type[_Strict]] = {"stream_options": StreamOptions, "response_format": ResponseFormat}
+"""The fields that hold an object, and of which kind."""
+LISTS: dict[str, type[_Strict]] = {"messages": Message, "content": TextPart}
+"""The fields that hold a list of objects."""
 SHAPES = {
     "prompt": "a string, a list of strings, a list of token ids or a list of lists of token ids",
     "stop": "a string or a list of up to four strings",
     "content": "a string or a list of text parts",
+    "logit_bias": "an object of up to 1024 token ids, each with a number between -100 and 100",
 }
-"""What to say where a value fits none of several shapes."""
+"""What to say of fields, whatever is wrong within them, that are more than one value."""
+_Field = tuple[type[_Strict], str, str]
+"""A field's owner, name and path."""
 PRIVATE = ("prompt", "messages")
 """Fields whose values no message repeats: the runtime client logs the message of a direct invocation's error."""
 
@@ -124,38 +132,103 @@ def validate(kind: type[Request], body: Any) -> Request:
     """The request, or an InvalidRequestError with one sentence about its first fault."""
     if not isinstance(body, dict):
         raise InvalidRequestError("The body must be a JSON object.")
+    unknown: list[_Field] = []
+    given = _given(kind, body, "", unknown)
     try:
-        return kind.model_validate(body)
+        request = convert(given, kind)
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_context=False)[0]
-    path = _path(fault["loc"])
-    raise InvalidRequestError(_sentence(kind, fault, path), param=path or None)
+        raise _refusal(kind, given, str(error)) from None
+    except UnicodeEncodeError:  # from a string where none belongs; preparation.py checks those that do
+        raise InvalidRequestError("The body holds half of a surrogate pair; send valid Unicode.") from None
+    if unknown:
+        raise _not_a_parameter(*unknown[0])
+    return request
 
 
-def _path(location: tuple[int | str, ...]) -> str:
-    """`messages[0].content` for a pydantic location, which also names the shapes that were tried."""
-    path = ""
-    for step in location:
-        if isinstance(step, int):
-            path += f"[{step}]"
-        elif step != "str" and not step.startswith("list["):
-            path += f".{step}" if path else step
-    return path
+def _given(kind: type[_Strict], value: Any, prefix: str, unknown: list[_Field]) -> Any:
+    """`value` without the nulls of its objects and without what `kind` has no field for, which goes to `unknown`.
+
+    It goes as deep as `kind` does, however deep the body is.
+    """
+    if not isinstance(value, dict):
+        return value
+    given = {}
+    for name, part in value.items():
+        if part is None:
+            continue
+        path = prefix + name[:SHOWN_INPUT]
+        if name not in kind.__struct_fields__:
+            unknown.append((kind, name[:SHOWN_INPUT], path))
+            continue
+        if name in OBJECTS:
+            part = _given(OBJECTS[name], part, f"{path}.", unknown)
+        elif name in LISTS and isinstance(part, list):
+            part = [_given(LISTS[name], item, f"{path}[{index}].", unknown) for index, item in enumerate(part)]
+        given[name] = part
+    return given
 
 
-def _sentence(kind: type[BaseModel], fault: "ErrorDetails", path: str) -> str:
-    if fault["type"] == "missing":
-        return f"'{path}' is required."
-    if fault["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(path, kind.model_fields, n=1)
-        advice = f"did you mean '{close[0]}'?" if close else "leave it out."
-        return f"'{path}' is not a parameter this server supports; {advice}"
-    if fault["type"] == "model_type":
-        return f"'{path}' must be an object."
+def _not_a_parameter(kind: type[_Strict], name: str, path: str) -> InvalidRequestError:
+    import difflib  # not before it is needed: no start should wait for it
+
+    close = difflib.get_close_matches(name, kind.__struct_fields__, n=1)
+    advice = f"did you mean '{close[0]}'?" if close else "leave it out."
+    return InvalidRequestError(f"'{path}' is not a parameter this server supports; {advice}", param=path)
+
+
+def _refusal(kind: type[_Strict], given: dict[str, Any], fault: str) -> InvalidRequestError:
+    """The error for what msgspec found, like "Expected `str`, got `int` - at `$.messages[0].content`"."""
+    at = re.search(r" - at `\$\.([^`]*)`$", fault)
+    path = at[1] if at else ""
+    if missing := re.match(r"Object missing required field `(\w+)`", fault):
+        path = f"{path}.{missing[1]}" if path else missing[1]
+        return InvalidRequestError(f"'{path}' is required.", param=path)
+    steps = re.findall(r"\w+", path)
     for field, shape in SHAPES.items():
-        if field in fault["loc"][:-1]:
-            return f"'{path}' must be {shape}."
-    value = fault["input"]
-    private = path.startswith(PRIVATE) and not path.endswith(".role")
-    shown = f", not {str(value)[:SHOWN_INPUT]!r}" if isinstance(value, (str, int, float)) and not private else ""
-    return f"'{path}': {fault['msg'][0].lower()}{fault['msg'][1:]}{shown}."
+        if field in steps:
+            return _must_be(shape, path[: path.index(field) + len(field)])
+    value: Any = given
+    wanted: inspect.Type = inspect.type_info(kind)
+    for step in steps:
+        value = value[int(step) if isinstance(value, list) else step]
+        wanted = _part(wanted, step)
+    shown = ""
+    if isinstance(value, (str, int, float)) and (not path.startswith(PRIVATE) or path.endswith(".role")):
+        shown = ", not " + (repr(value[:SHOWN_INPUT]) if isinstance(value, str) else json.dumps(value)[:SHOWN_INPUT])
+    return _must_be(_words(wanted) + shown, path)
+
+
+def _must_be(wanted: str, path: str) -> InvalidRequestError:
+    return InvalidRequestError(f"'{path}' must be {wanted}.", param=path)
+
+
+def _part(whole: inspect.Type, step: str) -> inspect.Type:
+    """The type of an object's field or of a list's items; of an optional one without the null."""
+    if isinstance(whole, inspect.ListType):
+        return whole.item_type
+    assert isinstance(whole, inspect.StructType)
+    part = next(field.type for field in whole.fields if field.name == step)
+    while isinstance(part, (inspect.Metadata, inspect.UnionType)):
+        part = part.type if isinstance(part, inspect.Metadata) else part.types[0]
+    return part
+
+
+def _words(wanted: inspect.Type) -> str:
+    """What a value of a type is called."""
+    match wanted:
+        case inspect.IntType() | inspect.FloatType():
+            number = "an integer" if isinstance(wanted, inspect.IntType) else "a number"
+            if wanted.le is None:
+                return f"{number} of at least {wanted.ge}"
+            low, high = (f"between {wanted.ge}", "and") if wanted.gt is None else (f"above {wanted.gt}", "and at most")
+            return f"{number} {low} {high} {wanted.le}"
+        case inspect.LiteralType(values):
+            *others, last = map(repr, values)
+            return f"{', '.join(others)} or {last}" if others else last
+        case inspect.ListType():
+            return "a list of at least one object"
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.StrType():
+            return "a string"
+    return "an object"

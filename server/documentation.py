@@ -1,18 +1,28 @@
 """The OpenAPI document: the requests of `schema.py` and the responses of `response_types.py`, for FastAPI's /docs.
 
-The endpoints read their bodies themselves, so that a fault gets the same words as in Lambda; what they read is added to
-the document here.
+The endpoints read and write their bodies themselves, so that these are the same as in Lambda. Their schemas come from
+msgspec, which also validates the requests, and are added to FastAPI's document here.
 """
 
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import TypeAdapter
+from msgspec.json import schema_components
 
-from inference.response_types import ChatCompletionChunk, ErrorEnvelope
+from inference.response_types import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    Completion,
+    ErrorEnvelope,
+    Health,
+    ModelList,
+    ModelObject,
+    Readiness,
+)
 from inference.routes import REQUEST_KINDS
 
+RESPONSES = (ChatCompletion, ChatCompletionChunk, Completion, ErrorEnvelope, Health, ModelList, ModelObject, Readiness)
 SCHEMAS = "#/components/schemas/"
 DESCRIPTIONS = {
     400: "The request cannot be served as it is",
@@ -27,56 +37,64 @@ DESCRIPTIONS = {
 WITH_RETRY_AFTER = (429, 503)
 
 
+def answered(kind: type) -> dict[int | str, dict[str, Any]]:
+    """What a route's documentation says of a success."""
+    return {200: {"description": "The answer", "content": _content(kind)}}
+
+
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What a route's documentation says of its errors."""
     documented: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
-        documented[status] = {"model": ErrorEnvelope, "description": DESCRIPTIONS[status]}
+        documented[status] = {"description": DESCRIPTIONS[status], "content": _content(ErrorEnvelope)}
         if status in WITH_RETRY_AFTER:
             seconds = {"description": "Seconds", "schema": {"type": "integer", "minimum": 1}, "required": True}
             documented[status]["headers"] = {"Retry-After": seconds}
     return documented
 
 
-def streamed(chunk: type) -> dict[int | str, dict[str, Any]]:
-    """What a route's documentation says of a success: beside its whole answer, the events of a stream."""
-    sent = {"anyOf": [{"$ref": SCHEMAS + chunk.__name__}, {"$ref": SCHEMAS + ErrorEnvelope.__name__}]}
+def streamed(whole: type, chunk: type) -> dict[int | str, dict[str, Any]]:
+    """What a route's documentation says of a success: its whole answer, or the events of a stream."""
+    sent = {"anyOf": [_reference(chunk), _reference(ErrorEnvelope)]}
     data = [{"const": "[DONE]"}, {"contentMediaType": "application/json", "contentSchema": sent}]
     # Before OpenAPI 3.2 the schema of an event stream is that of one event.
     event = {"type": "object", "properties": {"data": {"type": "string", "anyOf": data}}, "required": ["data"]}
     description = f"The answer; with `stream` server-sent events, {chunk.__name__} objects and then `[DONE]`."
-    return {200: {"description": description, "content": {"text/event-stream": {"schema": event}}}}
+    content = {**_content(whole), "text/event-stream": {"schema": event}}
+    return {200: {"description": description, "content": content}}
 
 
 def document(app: FastAPI) -> dict[str, Any]:
     """The application's OpenAPI document, made once."""
     if app.openapi_schema is None:
         made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        schemas = made["components"]["schemas"]
-        for unused in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(unused, None)
-        _add(schemas, TypeAdapter(ChatCompletionChunk).json_schema(ref_template=SCHEMAS + "{model}"))
-        for schema in schemas.values():
-            schema.setdefault("additionalProperties", False)
         for operations in made["paths"].values():
             for operation in operations.values():
                 operation["responses"].pop("422", None)  # FastAPI's own; here a fault is a 400
                 if "security" in operation:
                     operation["security"].append({})  # keys are optional
         for path, kind in REQUEST_KINDS.items():
-            asked: dict[str, Any] = {}
-            _add(asked, kind.model_json_schema(ref_template=SCHEMAS + "{model}"))
-            schemas |= {name: _with_null(schema) for name, schema in asked.items()}
-            content = {"application/json": {"schema": {"$ref": SCHEMAS + kind.__name__}}}
-            made["paths"][path]["post"]["requestBody"] = {"required": True, "content": content}
+            made["paths"][path]["post"]["requestBody"] = {"required": True, "content": _content(kind)}
+        made["components"]["schemas"] = {
+            **{name: {**schema, "additionalProperties": False} for name, schema in _schemas(*RESPONSES).items()},
+            **{name: _with_null(schema) for name, schema in _schemas(*REQUEST_KINDS.values()).items()},
+        }
         app.openapi_schema = made
     return app.openapi_schema
 
 
-def _add(schemas: dict[str, Any], schema: dict[str, Any]) -> None:
-    """A schema by its title, and those it refers to by their names."""
-    schemas.update(schema.pop("$defs", {}))
-    schemas[schema["title"]] = schema
+def _reference(kind: type) -> dict[str, str]:
+    return {"$ref": SCHEMAS + kind.__name__}
+
+
+def _content(kind: type) -> dict[str, Any]:
+    return {"application/json": {"schema": _reference(kind)}}
+
+
+def _schemas(*kinds: type) -> dict[str, dict[str, Any]]:
+    """The schemas of types, and of those that they refer to, by name."""
+    _, schemas = schema_components(kinds, ref_template=SCHEMAS + "{name}")
+    return schemas
 
 
 def _with_null(schema: dict[str, Any]) -> dict[str, Any]:
@@ -84,7 +102,7 @@ def _with_null(schema: dict[str, Any]) -> dict[str, Any]:
     for name, part in schema.get("properties", {}).items():
         choices = part.get("anyOf", [part])
         if name not in schema.get("required", ()) and {"type": "null"} not in choices:
-            named = {key: part[key] for key in ("title", "description", "default") if key in part}
+            named = {key: part[key] for key in ("description", "default") if key in part}
             kept = [{key: value for key, value in choice.items() if key not in named} for choice in choices]
             schema["properties"][name] = {"anyOf": [*kept, {"type": "null"}], **named}
     return schema

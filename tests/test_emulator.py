@@ -173,7 +173,7 @@ def test_the_same_seed_gives_the_same_text_through_every_door(function: Function
 def test_a_bad_direct_request_is_a_function_error_and_the_next_one_works(function: Function) -> None:
     reply = function.emulator.invoke({"prompt": "the fox", "temperature": "hot"})
     assert reply.payload["errorType"] == "InvalidRequestError"
-    assert reply.payload["errorMessage"] == "'temperature': input should be a valid number, not 'hot'."
+    assert reply.payload["errorMessage"] == "'temperature' must be a number between 0 and 2, not 'hot'."
     assert function.emulator.invoke({"prompt": "the fox"}).payload["object"] == "text_completion"
 
 
@@ -193,7 +193,7 @@ BAD: dict[str, tuple[int, dict[str, Any], str]] = {
     "a deep nest": (400, {"body": b"[" * 100_000}, "nested too deeply"),
     "an unknown field": (400, {"body": {"prompt": "a", "max_token": 5}}, "did you mean 'max_tokens'?"),
     "a wrong type": (400, {"body": {"prompt": {"text": "a"}}}, "'prompt' must be a string, a list"),
-    "out of range": (400, {"body": {"prompt": "a", "top_p": 0}}, "'top_p': input should be greater than 0"),
+    "out of range": (400, {"body": {"prompt": "a", "top_p": 0}}, "'top_p' must be a number above 0 and at most 1"),
     "an empty prompt": (400, {"body": {"prompt": ""}}, "'prompt' is empty"),
     "a chat without messages": (400, {"body": {"prompt": "a"}, "path": CHAT}, "'messages' is required"),
     "a prompt over the context": (400, {"body": {"prompt": "#" * 700}}, f"context holds {CONTEXT}, so at most"),

@@ -200,7 +200,7 @@ def test_a_wrong_key_is_openai_s_authentication_error(client: openai.OpenAI, key
 
 def test_a_bad_request_is_openai_s_error_also_for_a_stream(client: openai.OpenAI) -> None:
     for stream in (False, True):
-        with pytest.raises(openai.BadRequestError, match="less than or equal to 2") as caught:
+        with pytest.raises(openai.BadRequestError, match="between 0 and 2, not 3") as caught:
             client.completions.create(model="tiny", prompt="x", temperature=3, stream=stream)
         assert caught.value.param == "temperature"
 

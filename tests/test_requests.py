@@ -45,12 +45,8 @@ def refusal(service: Service, kind: type[CompletionRequest] | type[ChatRequest],
         ({"prompt": "\ud800"}, "'prompt' holds half of a surrogate pair; send valid Unicode.", "prompt"),
         ({"prompt": "x", "tools": []}, "'tools' is not a parameter this server supports; leave it out.", "tools"),
         ({"prompt": "x", "topp": 1}, "'topp' is not a parameter this server supports; did you mean 'top_p'?", "topp"),
-        (
-            {"prompt": "x", "temperature": 5},
-            "'temperature': input should be less than or equal to 2, not '5'.",
-            "temperature",
-        ),
-        ({"prompt": "x", "n": "2"}, "'n': input should be a valid integer, not '2'.", "n"),
+        ({"prompt": "x", "temperature": 5}, "'temperature' must be a number between 0 and 2, not 5.", "temperature"),
+        ({"prompt": "x", "n": "2"}, "'n' must be an integer between 1 and 16, not '2'.", "n"),
         ({"prompt": "x", "stop": ["a"] * 5}, "'stop' must be a string or a list of up to four strings.", "stop"),
         ({"prompt": "x", "stop": [""]}, "'stop' must not hold an empty string.", "stop"),
         ({"prompt": "x", "max_tokens": 0}, "'max_tokens' must be at least 1 unless 'echo' is true.", "max_tokens"),
@@ -75,12 +71,12 @@ def test_a_bad_completion_request_gets_one_sentence(
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ({"messages": []}, "'messages': list should have at least 1 item after validation, not 0."),
+        ({"messages": []}, "'messages' must be a list of at least one object."),
         ({"messages": ["hi"]}, "'messages[0]' must be an object."),
-        ({"messages": "hi"}, "'messages': input should be a valid list."),
+        ({"messages": "hi"}, "'messages' must be a list of at least one object."),
         (
             {"messages": [{"role": "tool", "content": "x"}]},
-            "'messages[0].role': input should be 'system', 'developer', 'user' or 'assistant', not 'tool'.",
+            "'messages[0].role' must be 'assistant', 'developer', 'system' or 'user', not 'tool'.",
         ),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
@@ -88,7 +84,7 @@ def test_a_bad_completion_request_gets_one_sentence(
         ),
         (
             {"messages": [{"role": "user", "content": "x"}], "response_format": {"type": "json_object"}},
-            "'response_format.type': input should be 'text', not 'json_object'.",
+            "'response_format.type' must be 'text', not 'json_object'.",
         ),
         (
             {"messages": [{"role": "user", "content": "x"}], "top_logprobs": 3},

@@ -1,0 +1,277 @@
+"""Which bodies are requests and which are not, field by field; the server's document has the same ones.
+
+What is refused for the model's sake, or for two parameters together, is in test_requests.py.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from app import create_app
+from inference.errors import InvalidRequestError
+from inference.schema import SHOWN_INPUT, ChatRequest, CompletionRequest, validate
+
+SHAPE = "a string, a list of strings, a list of token ids or a list of lists of token ids"
+PARTS = "'messages[0].content' must be a string or a list of text parts."
+BIAS = "'logit_bias' must be an object of up to 1024 token ids, each with a number between -100 and 100."
+STOP = "'stop' must be a string or a list of up to four strings."
+SEED = f"'seed' must be an integer between {-(2**63)} and {2**63 - 1}"
+HALF = "The body holds half of a surrogate pair; send valid Unicode."
+COMPONENTS = create_app().openapi()["components"]
+SECRET = "correct horse battery staple"
+
+
+def prompt(**fields: Any) -> dict[str, Any]:
+    return {"prompt": "x", **fields}
+
+
+def chat(**fields: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": "x"}], **fields}
+
+
+def message(**fields: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": "x", **fields}]}
+
+
+def part(**fields: Any) -> dict[str, Any]:
+    return message(content=[{"type": "text", "text": "x", **fields}])
+
+
+def request(body: dict[str, Any]) -> CompletionRequest | ChatRequest:
+    return validate(ChatRequest, body) if "messages" in body else validate(CompletionRequest, body)
+
+
+def documented(body: dict[str, Any]) -> bool:
+    """Whether the server's document says that such a body is a request."""
+    name = "ChatRequest" if "messages" in body else "CompletionRequest"
+    schema = {"$ref": f"#/components/schemas/{name}", "components": COMPONENTS}
+    return jsonschema_rs.Draft202012Validator(schema).is_valid(body)
+
+
+def accepted(field: str, *values: Any) -> list[tuple[dict[str, Any], str, Any]]:
+    """Completions with `values` of `field`, and what they become: themselves."""
+    return [(prompt(**{field: value}), field, value) for value in values]
+
+
+def refused(bodies: Iterable[dict[str, Any]], message: str, param: str) -> list[tuple[dict[str, Any], str, str]]:
+    """Bodies that are told the same."""
+    return [(body, message, param) for body in bodies]
+
+
+def prompts(field: str, *values: Any) -> list[dict[str, Any]]:
+    """Completions with `values` of `field`."""
+    return [prompt(**{field: value}) for value in values]
+
+
+ACCEPTED = [
+    *accepted("prompt", "", [], ["a", ""], [1, 2**70], [[1], []], [[]], "🦊"),
+    *accepted("temperature", 0.0, 0.5, 2.0),
+    (prompt(temperature=1), "temperature", 1.0),
+    (prompt(top_p=1), "top_p", 1.0),
+    (prompt(min_p=0), "min_p", 0.0),
+    (prompt(presence_penalty=-2), "presence_penalty", -2.0),
+    (prompt(frequency_penalty=2), "frequency_penalty", 2.0),
+    *accepted("repetition_penalty", 0.01, 10.0),
+    (prompt(logit_bias={"5": 100, "x": -1.5}), "logit_bias", {"5": 100.0, "x": -1.5}),
+    *accepted("logit_bias", {}, {str(token): 0.0 for token in range(1024)}),
+    *accepted("top_k", 0, 2**70),
+    *accepted("seed", -(2**63), 0, 2**63 - 1),
+    *accepted("stop", "", "a", [], ["a"] * 4),
+    *accepted("n", 1, 16),
+    *accepted("max_tokens", 0, 2**70),
+    *accepted("logprobs", 0, 5),
+    *accepted("echo", True, False),
+    (chat(max_tokens=1), "max_tokens", 1),
+    (chat(logprobs=True, top_logprobs=20), "top_logprobs", 20),
+    (prompt(temperature=None, n=None, stop=None, logit_bias=None, stream_options=None), "stop", []),
+    (prompt(stream_options={"include_usage": None}), "n", 1),
+    (message(name=None), "n", 1),
+]
+REFUSED = [
+    ({}, "'prompt' is required.", "prompt"),
+    ({"prompt": None}, "'prompt' is required.", "prompt"),
+    *refused(
+        prompts(
+            "prompt", 5, True, {}, [None], [True], [1.5], [1, "a"], ["a", [1]], [1, [1]], [[True]], [["a"]], [[[1]]]
+        ),
+        f"'prompt' must be {SHAPE}.",
+        "prompt",
+    ),
+    (prompt(temperature=3), "'temperature' must be a number between 0 and 2, not 3.", "temperature"),
+    (prompt(temperature=-0.1), "'temperature' must be a number between 0 and 2, not -0.1.", "temperature"),
+    (prompt(temperature=True), "'temperature' must be a number between 0 and 2, not true.", "temperature"),
+    (prompt(temperature="hot"), "'temperature' must be a number between 0 and 2, not 'hot'.", "temperature"),
+    (
+        prompt(temperature=10**400),
+        f"'temperature' must be a number between 0 and 2, not 1{'0' * (SHOWN_INPUT - 1)}.",
+        "temperature",
+    ),
+    (prompt(temperature=[1]), "'temperature' must be a number between 0 and 2.", "temperature"),
+    (prompt(user="x", model=5), "'model' must be a string, not 5.", "model"),
+    (prompt(top_p=0), "'top_p' must be a number above 0 and at most 1, not 0.", "top_p"),
+    (prompt(top_k=-1), "'top_k' must be an integer of at least 0, not -1.", "top_k"),
+    (prompt(n=True), "'n' must be an integer between 1 and 16, not true.", "n"),
+    (prompt(n=1.5), "'n' must be an integer between 1 and 16, not 1.5.", "n"),
+    (prompt(seed=2**63), f"{SEED}, not {2**63}.", "seed"),
+    (prompt(seed=-(2**63) - 1), f"{SEED}, not {-(2**63) - 1}.", "seed"),
+    (
+        prompt(repetition_penalty=0),
+        "'repetition_penalty' must be a number between 0.01 and 10, not 0.",
+        "repetition_penalty",
+    ),
+    (prompt(user="x" * 99, n="y" * 99), f"'n' must be an integer between 1 and 16, not '{'y' * SHOWN_INPUT}'.", "n"),
+    (prompt(stream=1), "'stream' must be true or false, not 1.", "stream"),
+    *refused(prompts("stop", 5, {}, ["a"] * 5, ["a", 5], [None]), STOP, "stop"),
+    *refused(prompts("logit_bias", 5, [], {"5": 101}, {"5": True}, {"5": None}), BIAS, "logit_bias"),
+    (prompt(logit_bias={str(token): 0 for token in range(1025)}), BIAS, "logit_bias"),
+    (prompt(stream_options=5), "'stream_options' must be an object, not 5.", "stream_options"),
+    (prompt(stream_options=[{"x": 1}]), "'stream_options' must be an object.", "stream_options"),
+    (
+        prompt(stream_options={"include_usage": "y"}),
+        "'stream_options.include_usage' must be true or false, not 'y'.",
+        "stream_options.include_usage",
+    ),
+    (
+        prompt(stream_options={"includeUsage": True}),
+        "'stream_options.includeUsage' is not a parameter this server supports; did you mean 'include_usage'?",
+        "stream_options.includeUsage",
+    ),
+    (chat(topp=1), "'topp' is not a parameter this server supports; did you mean 'top_p'?", "topp"),
+    (prompt(tools=[], n=0), "'n' must be an integer between 1 and 16, not 0.", "n"),
+    (
+        prompt(**{"x" * 99: 1}),
+        f"'{'x' * SHOWN_INPUT}' is not a parameter this server supports; leave it out.",
+        "x" * SHOWN_INPUT,
+    ),
+    (chat(max_tokens=0), "'max_tokens' must be an integer of at least 1, not 0.", "max_tokens"),
+    (chat(logprobs=1), "'logprobs' must be true or false, not 1.", "logprobs"),
+    (chat(prompt="x"), "'prompt' is not a parameter this server supports; leave it out.", "prompt"),
+    (chat(response_format={}), "'response_format.type' is required.", "response_format.type"),
+    (chat(response_format={"type": 5}), "'response_format.type' must be 'text', not 5.", "response_format.type"),
+    *refused(
+        [{"messages": []}, {"messages": "hi"}, {"messages": {"role": "user"}}, {"messages": 5}],
+        "'messages' must be a list of at least one object.",
+        "messages",
+    ),
+    ({"messages": ["hi"]}, "'messages[0]' must be an object.", "messages[0]"),
+    ({"messages": [[{"role": "user"}]]}, "'messages[0]' must be an object.", "messages[0]"),
+    ({"messages": [{"role": "user"}]}, "'messages[0].content' is required.", "messages[0].content"),
+    (
+        message(role="tool"),
+        "'messages[0].role' must be 'assistant', 'developer', 'system' or 'user', not 'tool'.",
+        "messages[0].role",
+    ),
+    (message(name=5), "'messages[0].name' must be a string.", "messages[0].name"),
+    *refused(
+        [
+            message(content=5),
+            message(content={}),
+            message(content=["x"]),
+            message(content=[[]]),
+            message(content=[{"type": "image_url", "image_url": {"url": "x"}}]),
+            part(text=5),
+        ],
+        PARTS,
+        "messages[0].content",
+    ),
+    (
+        message(content=[{"type": "text"}]),
+        "'messages[0].content[0].text' is required.",
+        "messages[0].content[0].text",
+    ),
+    (
+        part(cache_control={"type": "ephemeral"}),
+        "'messages[0].content[0].cache_control' is not a parameter this server supports; leave it out.",
+        "messages[0].content[0].cache_control",
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "field", "value"), ACCEPTED)
+def test_what_is_accepted_has_its_value_and_is_documented(body: dict[str, Any], field: str, value: Any) -> None:
+    given = getattr(request(body), field)
+    assert (given, type(given)) == (value, type(value))
+    assert documented(body)
+
+
+@pytest.mark.parametrize(("body", "message", "param"), REFUSED)
+def test_what_is_refused_is_told_why_and_is_not_documented(body: dict[str, Any], message: str, param: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        request(body)
+    assert (caught.value.message, caught.value.param) == (message, param)
+    assert not documented(body)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("field", ["temperature", "presence_penalty", "repetition_penalty", "n"])
+def test_what_is_not_a_json_number_is_refused_where_the_runtime_client_reads_it(field: str, number: float) -> None:
+    with pytest.raises(InvalidRequestError, match=f"not {json.dumps(number)}."):
+        request(prompt(**{field: number}))
+    with pytest.raises(InvalidRequestError, match="logit_bias"):
+        request(prompt(logit_bias={"5": number}))
+
+
+def test_an_integer_written_as_a_float_is_not_an_integer() -> None:
+    with pytest.raises(InvalidRequestError, match=r"'n' must be an integer between 1 and 16, not 2\.0\."):
+        request(prompt(n=2.0))
+    with pytest.raises(InvalidRequestError, match="'prompt' must be"):
+        request(prompt(prompt=[1.0]))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        prompt(tools=None),
+        prompt(stream_options={"x": None}),
+        chat(response_format={"type": "text", "schema": None}),
+        message(tool_calls=None),
+        part(annotations=None),
+    ],
+)
+def test_null_means_not_given_whatever_its_name(body: dict[str, Any]) -> None:
+    assert request(body).n == 1
+
+
+@pytest.mark.parametrize("body", [message(role="\ud800"), prompt(n="\ud800"), chat(response_format="\ud800")])
+def test_half_of_a_surrogate_pair_is_refused_where_no_text_belongs(body: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        request(body)
+    assert caught.value.message == HALF
+
+
+def test_text_may_hold_what_only_the_tokenizer_can_judge() -> None:
+    assert request(prompt(prompt="\ud800", stop=["\ud800"], user="\ud800", logit_bias={"\ud800": 1})).user == "\ud800"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompt": [SECRET, 5]},
+        {"prompt": {SECRET: SECRET}},
+        {"messages": SECRET},
+        {"messages": [SECRET]},
+        message(name=[SECRET]),
+        message(content=[SECRET]),
+        part(type=SECRET),
+        part(text=[SECRET]),
+        part(extra=SECRET),
+    ],
+)
+def test_no_sentence_repeats_what_was_said(body: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        request(body)
+    assert "horse" not in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["content", "messages", "stream_options", "prompt"])
+def test_however_deep_a_body_is_it_is_refused_in_words(name: str) -> None:
+    for deeper in (lambda value: [value], lambda value: {name: value}, lambda value: [{name: value}]):
+        value: Any = "x"
+        for _ in range(5000):
+            value = deeper(value)
+        for body in (chat(**{name: value}), message(content=value)):
+            with pytest.raises(InvalidRequestError):
+                request(body)
