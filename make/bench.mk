@@ -3,15 +3,26 @@
 PEERS := build/benchmarks/peers
 BENCH := $(BIN)/python -m benchmarks
 BENCH_OURS ?= --model "compiled int8=SmolLM2-135M:int8" --model "compiled int4=SmolLM2-135M:int4"
+BENCH_TWO ?= --model transformers=SmolLM2-135M --model "compiled int8=SmolLM2-135M:int8"
 BENCH_MODELS ?= --model transformers=SmolLM2-135M $(BENCH_OURS)
 
-bench: $(VENV)/bench-ready  ## every measurement that runs here; half an hour on a quiet machine
-	$(BENCH) cold-start $(BENCH_MODELS) $(if $(IMAGE),--image container=$(IMAGE)) --runs 15
-	$(BENCH) warm $(BENCH_MODELS) --calls 100
+bench: $(VENV)/bench-ready  ## every measurement that runs here; an hour on a quiet machine
+	$(BENCH) cold-start $(BENCH_MODELS) --model "compiled int8, verified=SmolLM2-135M:int8,VERIFY_ARTIFACT=true" \
+	    $(if $(IMAGE),--image container=$(IMAGE)) --runs 15
+	$(BENCH) cold-start $(BENCH_TWO) --cache cold --runs 5 --name cold-start-disk
+	$(BENCH) cold-start $(BENCH_TWO) --memory-mb 512 --memory-mb 1024 --memory-mb 1769 --memory-mb 3538 \
+	    --memory-mb 10240 --runs 3 --name cold-start-memory
+	$(BENCH) warm $(BENCH_MODELS) --calls 12
+	$(BENCH) warm $(BENCH_OURS) --prompt 128 --output 32 --prompts 1 --calls 100 --name warm-tail
 	$(BENCH) roofline --warm benchmarks/results/warm.json
-	$(BENCH) peers $(BENCH_OURS) --starts 10 --calls 30
-	$(BENCH) load --model int8=SmolLM2-135M:int8
-	$(BENCH) break-even --variant int8 --cold-start benchmarks/results/cold-start.json \
+	$(BENCH) peers $(BENCH_OURS) --starts 10 --calls 8
+	$(BENCH) peers --checkpoint Qwen2.5-0.5B --model "compiled int8=Qwen2.5-0.5B:int8" \
+	    --model "compiled int4=Qwen2.5-0.5B:int4" --only "transformers bfloat16" --only int8 --only int4 --prompt 18 128 512 \
+	    --starts 5 --calls 5 --name peers-qwen
+	$(BENCH) peers --checkpoint models/demo --model "compiled int8=models/demo:int8" \
+	    --model "compiled int4=models/demo:int4" --prompt 18 128 --starts 3 --calls 3 --name peers-demo
+	$(BENCH) load --model "compiled int8=SmolLM2-135M:int8" --workers 1 2 4 --rate 2 4 8 16 --seconds 15
+	$(BENCH) break-even --variant "compiled int8" --cold-start benchmarks/results/cold-start.json \
 	    --warm benchmarks/results/warm.json
 	$(BENCH) report
 
