@@ -185,6 +185,14 @@ def test_memory_that_cannot_be_had_is_a_memory_error() -> None:
         compiled_engine.CompiledCache(2**40, 2**20, 4)
 
 
+def test_a_cache_that_memory_cannot_hold_is_refused_before_it_is_filled(
+    engine: CompiledEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1")
+    with pytest.raises(MemoryError):
+        engine.new_cache(CONTEXT)
+
+
 def edit_manifest(directory: Path, **changes: Any) -> None:
     path = directory / artifact.MANIFEST
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
