@@ -28,7 +28,8 @@ class CompiledCache:
         self.usable = True
         rounded = -(-capacity // _TILE) * _TILE
         try:
-            self._memory = mmap.mmap(-1, rounded * tokens_bytes)
+            # Private: to the kernel shared anonymous pages are of a file, and `engines.machine` leaves files out.
+            self._memory = mmap.mmap(-1, rounded * tokens_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except (OSError, OverflowError) as error:
             raise MemoryError(f"no memory for a cache of {capacity} tokens") from error
         address = np.frombuffer(self._memory, np.uint8).ctypes.data
