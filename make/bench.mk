@@ -10,6 +10,8 @@ bench: $(VENV)/bench-ready  ## every measurement that runs here; half an hour on
 	$(BENCH) warm $(BENCH_MODELS) --calls 100
 	$(BENCH) roofline --warm benchmarks/results/warm.json
 	$(BENCH) peers $(BENCH_OURS) --starts 10 --calls 30
+	$(BENCH) memory $(BENCH_MODELS)
+	$(BENCH) fidelity
 	$(BENCH) load --model int8=SmolLM2-135M:int8
 	$(BENCH) break-even --variant int8 --cold-start benchmarks/results/cold-start.json \
 	    --warm benchmarks/results/warm.json
@@ -20,6 +22,7 @@ bench-quick: $(VENV)/bench-ready  ## the same in a few minutes, rougher, into bu
 	$(BENCH) warm --model demo=models/demo --calls 20 --out build/benchmarks/quick
 	$(BENCH) roofline --repeats 5 --model models/demo --warm build/benchmarks/quick/warm.json --out build/benchmarks/quick
 	$(BENCH) peers --checkpoint models/demo --starts 2 --calls 3 --out build/benchmarks/quick
+	$(BENCH) memory --model demo=models/demo --prompt 256 --out build/benchmarks/quick
 	$(BENCH) break-even --quick --cold-start build/benchmarks/quick/cold-start.json \
 	    --warm build/benchmarks/quick/warm.json --out build/benchmarks/quick
 
