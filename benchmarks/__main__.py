@@ -13,6 +13,8 @@ COMMANDS = {
     "load": ("benchmarks.load.command", "the FastAPI server under open-loop load, one worker to four"),
     "peers": ("benchmarks.peers.command", "the same weights in llama.cpp, CTranslate2 and transformers"),
     "roofline": ("benchmarks.roofline.command", "what memory and arithmetic allow here, and how near engines come"),
+    "memory": ("benchmarks.memory.command", "what a process holds, and what several on one model share"),
+    "fidelity": ("benchmarks.fidelity.command", "perplexity and agreement at each precision, on held-out text"),
     "remote": ("benchmarks.remote.command", "a deployed function through the Invoke API"),
     "break-even": ("benchmarks.break_even.command", "which way of serving is cheapest at which request rate"),
 }

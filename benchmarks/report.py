@@ -11,7 +11,9 @@ from typing import Any
 from benchmarks.break_even import report as break_even
 from benchmarks.cold_start import report as cold_start
 from benchmarks.errors import InputError
+from benchmarks.fidelity import report as fidelity
 from benchmarks.load import report as load
+from benchmarks.memory import report as memory
 from benchmarks.peers import report as peers
 from benchmarks.remote import report as remote
 from benchmarks.results import digest, load_result, provenance
@@ -25,9 +27,16 @@ REPORTS = {
     "warm": warm,
     "roofline": roofline,
     "peers": peers,
+    "memory": memory,
+    "fidelity": fidelity,
     "remote": remote,
 }
-DOCUMENTS = (Path("README.md"), Path("docs/performance.md"))
+DOCUMENTS = (
+    Path("README.md"),
+    Path("docs/performance.md"),
+    Path("docs/compiled-engine.md"),
+    Path("models/demo/README.md"),
+)
 _QUOTE = re.compile(r"(<!-- benchmarks:([\w-]+):([\w-]+) -->\n).*?(<!-- benchmarks:end -->)", re.DOTALL)
 
 

@@ -1,6 +1,6 @@
 """Artifact against checkpoint: both engines in fresh processes, their logits compared, one table printed.
 
-Knows nothing of how the artifact was made.
+The checkpoint can also be compared with itself in another dtype. Knows nothing of how the artifact was made.
 """
 
 import io
@@ -29,10 +29,12 @@ class Comparison:
     """What the table shows. Relative differences are to the largest logit; times in seconds and milliseconds."""
 
     size_bytes: int
+    positions: int
+    """Positions whose most likely tokens were compared."""
     difference: float
     agreement: float
     correlation: float
-    compiled: dict[str, float]
+    target: dict[str, float]
     reference: dict[str, float]
     perplexity: tuple[float, float] | None
 
@@ -42,6 +44,24 @@ def _prompts(vocab_size: int, context: int, chunk: int) -> dict[str, npt.NDArray
     random = np.random.default_rng(0)
     lengths = sorted({min(18, context), 1, min(chunk + 40, context)} - {0}, key=lambda n: n != min(18, context))
     return {f"p{i}": random.integers(0, vocab_size, n) for i, n in enumerate(lengths)}
+
+
+def _sizes(kind: str, directory: Path) -> tuple[int, int, int]:
+    """Vocabulary, longest context and prefill chunk, in tokens."""
+    if kind == "compiled":
+        compiled = artifact.read(directory)
+        return compiled.vocab_size, compiled.context_length, compiled.prefill_chunk
+    from transformers import AutoConfig
+
+    from engines.transformers_engine import PREFILL_CHUNK
+
+    text = AutoConfig.from_pretrained(directory).get_text_config()
+    return text.vocab_size, getattr(text, "max_position_embeddings", None) or PREFILL_CHUNK, PREFILL_CHUNK
+
+
+def size_on_disk(directory: Path) -> int:
+    """Bytes of every file below it."""
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
 def _held_out(checkpoint: Path, text: Path) -> npt.NDArray[np.int64]:
@@ -63,15 +83,17 @@ def _measure(kind: str, directory: Path, threads: int, request: dict[str, Any]) 
     return dict(np.load(io.BytesIO(done.stdout)))
 
 
-def compare(checkpoint: Path, target: Path, text: Path | None) -> Comparison:
-    """Run both engines on the same prompts, and on held-out `text` where there is one."""
-    compiled = artifact.read(target)
-    request: dict[str, Any] = dict(_prompts(compiled.vocab_size, compiled.context_length, compiled.prefill_chunk))
+def compare(checkpoint: Path, target: Path, text: Path | None, kind: str = "compiled") -> Comparison:
+    """Run `target` and the checkpoint in float32 on the same prompts, and on held-out `text` where there is one.
+
+    `target` is an artifact, or with a dtype as `kind` a checkpoint, which transformers then runs in that dtype.
+    """
+    request: dict[str, Any] = dict(_prompts(*_sizes(kind, target)))
     if text is not None:
         request["text"] = _held_out(checkpoint, text)
     threads = usable_vcpus()
-    ours = _measure("compiled", target.resolve(), threads, request)
-    theirs = _measure("transformers", checkpoint.resolve(), threads, request)
+    ours = _measure(kind, target.resolve(), threads, request)
+    theirs = _measure("float32", checkpoint.resolve(), threads, request)
     names = [name for name in ours if name.startswith("l")]
     difference = max(float(np.abs(ours[n] - theirs[n][-len(ours[n]) :]).max() / np.abs(theirs[n]).max()) for n in names)
     same = np.concatenate([ours[n].argmax(1) == theirs[n][-len(ours[n]) :].argmax(1) for n in names])
@@ -82,7 +104,8 @@ def compare(checkpoint: Path, target: Path, text: Path | None) -> Comparison:
         perplexity = (float(np.exp(ours["nll"].mean())), float(np.exp(theirs["nll"].mean())))
     figures = ("first_token_s", "token_ms", "peak_bytes")
     return Comparison(
-        sum(size for size, _ in compiled.files.values()),
+        size_on_disk(target),
+        len(same),
         difference,
         float(same.mean()),
         float(correlation.mean()),
@@ -107,7 +130,7 @@ def acceptable(comparison: Comparison, quantize: str) -> bool:
 
 def table(comparison: Comparison, seconds: float) -> str:
     """The figures as Markdown."""
-    c, r = comparison.compiled, comparison.reference
+    c, r = comparison.target, comparison.reference
     lines = [
         "| | compiled | transformers (float32) |",
         "| --- | --- | --- |",

@@ -22,14 +22,14 @@ _STEPS = 48
 
 
 def load(kind: str, directory: Path, threads: int) -> Engine:
-    """The engine `kind` on `directory`."""
+    """`compiled`: that engine, on an artifact. Any other kind is a dtype: the transformers engine, on a checkpoint."""
     if kind == "compiled":
         from engines import compiled_engine
 
         return compiled_engine.load(directory, threads=threads)
     from engines import transformers_engine
 
-    return transformers_engine.load(directory, dtype="float32", device="cpu", threads=threads)
+    return transformers_engine.load(directory, dtype=kind, device="cpu", threads=threads)
 
 
 def last_logits(engine: Engine, ids: npt.NDArray[np.int64], rows: int) -> npt.NDArray[np.float32]:

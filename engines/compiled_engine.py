@@ -13,6 +13,7 @@ import numpy as np
 
 from engines import artifact
 from engines.base import LoadError, Logits, TokenIds
+from engines.machine import require_memory
 from engines.native import NativeEngine
 
 _TILE = 16  # tokens per tile of the native cache layout
@@ -27,7 +28,8 @@ class CompiledCache:
         self.usable = True
         rounded = -(-capacity // _TILE) * _TILE
         try:
-            self._memory = mmap.mmap(-1, rounded * tokens_bytes)
+            # Private: to the kernel shared anonymous pages are of a file, and `engines.machine` leaves files out.
+            self._memory = mmap.mmap(-1, rounded * tokens_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except (OSError, OverflowError) as error:
             raise MemoryError(f"no memory for a cache of {capacity} tokens") from error
         address = np.frombuffer(self._memory, np.uint8).ctypes.data
@@ -56,9 +58,10 @@ class CompiledEngine:
         self._native = native
 
     def new_cache(self, capacity: int) -> CompiledCache:
-        """An empty cache for at most `capacity` tokens. Memory is used as tokens arrive."""
+        """An empty cache for at most `capacity` tokens. Memory is used as they arrive; MemoryError if it could not."""
         if not 1 <= capacity <= self.context_length:
             raise ValueError(f"a cache holds between 1 and {self.context_length} tokens, not {capacity}")
+        require_memory(capacity * self._token_bytes)
         return CompiledCache(capacity, self._token_bytes, self._element_bytes)
 
     def forward(self, ids: TokenIds, cache: CompiledCache, last: int = 1) -> Logits:

@@ -21,6 +21,8 @@ bench: $(VENV)/bench-ready  ## every measurement that runs here; an hour on a qu
 	    --starts 5 --calls 5 --name peers-qwen
 	$(BENCH) peers --checkpoint models/demo --model "compiled int8=models/demo:int8" \
 	    --model "compiled int4=models/demo:int4" --prompt 18 128 --starts 3 --calls 3 --name peers-demo
+	$(BENCH) memory $(BENCH_MODELS)
+	$(BENCH) fidelity
 	$(BENCH) load --model "compiled int8=SmolLM2-135M:int8" --workers 1 2 4 --rate 2 4 8 16 --seconds 15
 	$(BENCH) break-even --variant "compiled int8" --cold-start benchmarks/results/cold-start.json \
 	    --warm benchmarks/results/warm.json
@@ -31,6 +33,7 @@ bench-quick: $(VENV)/bench-ready  ## the same in a few minutes, rougher, into bu
 	$(BENCH) warm --model demo=models/demo --calls 20 --out build/benchmarks/quick
 	$(BENCH) roofline --repeats 5 --model models/demo --warm build/benchmarks/quick/warm.json --out build/benchmarks/quick
 	$(BENCH) peers --checkpoint models/demo --starts 2 --calls 3 --out build/benchmarks/quick
+	$(BENCH) memory --model demo=models/demo --prompt 256 --out build/benchmarks/quick
 	$(BENCH) break-even --quick --cold-start build/benchmarks/quick/cold-start.json \
 	    --warm build/benchmarks/quick/warm.json --out build/benchmarks/quick
 

@@ -218,6 +218,13 @@ def test_an_absent_peer_is_skipped_with_the_command_that_installs_it() -> None:
         (["peers", "--tokens", "1"], "--tokens 1"),
         (["peers", "--python", "nobody=/x"], "--python takes PEER=PATH"),
         (["peers", "--checkpoint", "/nowhere"], "neither a checkpoint directory nor"),
+        (["memory", "--processes", "1"], "--processes 1: at least two"),
+        (["memory", "--prompt", "0"], "--prompt 0"),
+        (["memory", "--model", "a=models/demo,MAX_TOKENS=9"], "MAX_TOKENS=9 is not understood"),
+        (["memory", "--model", "a=models/demo,THREADS=many"], "THREADS=many is not understood"),
+        (["fidelity", "--checkpoint", "/nowhere"], "neither a checkpoint directory nor"),
+        (["fidelity", "--text", "/nowhere.txt"], "/nowhere.txt holds no text"),
+        (["fidelity", "--quantize", "int8", "int8"], "names one twice"),
         (["break-even", "--cold-s", "1"], "--load-s, --warm-s: give seconds by hand"),
     ],
 )

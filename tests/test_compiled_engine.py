@@ -1,5 +1,6 @@
 """The compiled engine: equal to transformers, free of torch at start, and refusing whatever it cannot serve."""
 
+import ctypes
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from compiler import package
 from engines import artifact, compiled_engine
 from engines.base import LoadError, Logits, TokenIds
 from engines.compiled_engine import CompiledEngine
+from engines.machine import available_memory
 from tests.checkpoints import CONTEXT, VOCAB
 
 ROOT = Path(__file__).parents[1]
@@ -183,6 +185,22 @@ def test_a_cache_starts_small(engine: CompiledEngine) -> None:
 def test_memory_that_cannot_be_had_is_a_memory_error() -> None:
     with pytest.raises(MemoryError, match="no memory for a cache"):
         compiled_engine.CompiledCache(2**40, 2**20, 4)
+
+
+def test_a_cache_that_memory_cannot_hold_is_refused_before_it_is_filled(
+    engine: CompiledEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1")
+    with pytest.raises(MemoryError):
+        engine.new_cache(CONTEXT)
+
+
+def test_a_cache_in_use_is_memory_that_the_next_one_cannot_have() -> None:
+    function = {"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1000"}
+    before = available_memory(function)
+    cache = compiled_engine.CompiledCache(10_000, 4096, 4)
+    ctypes.memset(int(cache.state[0]), 1, 10_000 * 4096)
+    assert before - available_memory(function) > 39_000_000
 
 
 def edit_manifest(directory: Path, **changes: Any) -> None:

@@ -2,7 +2,9 @@
 
 Trains a byte-level BPE tokenizer and a small Llama on `tools.demo_corpus`, measures the result on held-out
 documents and requests, and writes everything in Hugging Face format, model card included. The card's figures
-are the ones this run measured. Reproducible from SEED on one machine with the same library versions.
+are the ones this run measured, except for its table of other precisions, which `python -m benchmarks fidelity`
+measures and `python -m benchmarks report` fills in. Reproducible from SEED on one machine with the same library
+versions.
 
 It must not know how the model is served: transformers is the only reader it checks against.
 """
@@ -303,6 +305,12 @@ A request counts as answered when the greedy answer contains every word asked fo
 thing) and ends by itself with `{IM_END}` within {MAX_NEW_TOKENS} tokens. Perplexity is over the documents of
 `heldout.txt`, each on its own, end mark included, from its second token on; it is low because a grammar wrote
 them.
+
+Other precisions than float32 (`python -m benchmarks fidelity`), in transformers and compiled by `python -m compiler`.
+Perplexity here is over windows of {CONTEXT} tokens of the whole file, cut wherever they fall, so it is higher:
+
+<!-- benchmarks:fidelity:figures -->
+<!-- benchmarks:end -->
 
 ## What it cannot do
 

@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 from types import TracebackType
 
+from benchmarks.resident import resident
 from benchmarks.variants import Variant
 
 READY_S = 300
@@ -70,10 +71,9 @@ class Server:
         total = 0
         for process in [self._process.pid, *_descendants(self._process.pid)]:
             try:
-                rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
+                total += resident(process).proportional_bytes
             except OSError:
                 continue
-            total += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) * 1024
         return total
 
     def _wait(self) -> None:

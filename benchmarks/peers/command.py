@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import os
 import random
 import time
@@ -180,15 +179,6 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def _precision(variant: Variant) -> str:
-    """What an artifact's manifest says of itself, else the checkpoint's own type."""
-    manifest = variant.directory / "manifest.json"
-    if not manifest.is_file():
-        return variant.environment.get("DTYPE", "auto")
-    content = json.loads(manifest.read_text())
-    return str(content.get("quantization") or content.get("dtype") or "compiled")
-
-
 def _contenders(run: Run, source: Path, overrides: dict[str, str], variants: Sequence[Variant]) -> list[Contender]:
     """Everyone who can take part; the others are skipped or failed by name."""
     found = []
@@ -203,7 +193,7 @@ def _contenders(run: Run, source: Path, overrides: dict[str, str], variants: Seq
                 found.append(prepare(peer, precision, source, python))
             except PeerFailedError as error:
                 run.out["failed"][f"{peer.name} {precision}"] = str(error)
-    found += [ours(variant, _precision(variant)) for variant in variants]
+    found += [ours(variant) for variant in variants]
     wanted = run.options.only
     run.out["ours"] = [contender.label for contender in found if contender.worker.name == "engine_worker.py"]
     return [c for c in found if not wanted or any(text in c.label for text in wanted)]

@@ -1,5 +1,6 @@
 """Who is measured: programs, precisions, the settings tried for each, and where each one's environment is."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -102,6 +103,15 @@ def prepare(peer: Peer, precision: str, checkpoint: Path, python: str) -> Conten
     return Contender(peer.name, precision, python, WORKERS / peer.worker, source, peer.flags)
 
 
-def ours(variant: Variant, precision: str) -> Contender:
+def ours(variant: Variant) -> Contender:
     """One of the project's own engines."""
-    return Contender(variant.name, precision, sys.executable, WORKERS / "engine_worker.py", variant.directory)
+    return Contender(variant.name, _precision(variant), sys.executable, WORKERS / "engine_worker.py", variant.directory)
+
+
+def _precision(variant: Variant) -> str:
+    """What an artifact's manifest says of itself, else the checkpoint's own type."""
+    manifest = variant.directory / "manifest.json"
+    if not manifest.is_file():
+        return variant.environment.get("DTYPE", "auto")
+    content = json.loads(manifest.read_text())
+    return str(content.get("quantization") or content.get("dtype") or "compiled")

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from benchmarks.resident import Resident, resident
+
 
 class PeerFailedError(Exception):
     """A worker that crashed or said that it cannot go on. The message says what is known."""
@@ -67,6 +69,14 @@ class Session:
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         # A process that has just ended has no such line.
         return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")), 0)
+
+    def resident(self) -> Resident:
+        """What it holds in memory now. Raises PeerFailedError when it has ended."""
+        assert self._process is not None
+        try:
+            return resident(self._process.pid)
+        except OSError:
+            raise PeerFailedError(self._ending()) from None
 
     def _read(self) -> dict[str, Any]:
         assert self._process is not None
