@@ -7,6 +7,13 @@ every later invocation in the same execution environment finds it here.
 import process_clock  # noqa: F401  first, because it reads how old the process is
 
 # isort: split
+from read_ahead import read_ahead
+from settings import Settings
+
+SETTINGS = Settings.from_env()
+read_ahead(SETTINGS.model_dir)
+
+# isort: split
 import json
 import os
 import sys
@@ -23,12 +30,10 @@ from inference.routes import error_response, handle
 from inference.schema import ChatRequest, CompletionRequest, validate
 from inference.service import Service
 from model_loader import get_model
-from settings import Settings
 
 MAX_RESPONSE_BYTES = 6_000_000
 """A little under the 6 MiB that Lambda takes back; past them the runtime client exits and the next call loads again."""
 
-SETTINGS = Settings.from_env()
 KEYS = make_keys(SETTINGS)
 MODEL = get_model(SETTINGS)
 SERVICE = Service(MODEL, max_tokens=SETTINGS.max_tokens, report=record_generation)

@@ -12,18 +12,19 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from engines.base import Engine, LoadError
+from engines.base import Engine
+from engines.errors import LoadError
 from engines.machine import usable_vcpus
 from inference.chat import load_chat_template
 from inference.model import Model, generation_defaults
 from inference.tokenizer import Tokenizer, read_json
+from read_ahead import read_ahead
 from settings import Settings
 
 FETCHED = Path("/tmp/models")
@@ -60,21 +61,22 @@ def _load_timed_from_process_start(settings: Settings) -> Model:
 def load_model(settings: Settings) -> Model:
     """Load a model, each time it is called: what `get_model` does once. Raises LoadError.
 
-    The warm-up runs in a thread beside reading the tokenizer. It is native code, which needs no interpreter; the
-    tokenizers library keeps the interpreter's lock while it reads, so beside imports there would be nothing to win.
+    One thing after the other: the tokenizers library keeps the interpreter's lock while it reads, and a network that
+    computes on every core beside it waits for it at each step. What does overlap is the disk.
     """
     phases: dict[str, float] = {}
     directory = _find(settings.model_dir, phases)
     threads = settings.threads or usable_vcpus()
     os.environ["OMP_NUM_THREADS"] = str(threads)  # libgomp reads it once, when the engine's libraries start
 
+    read_ahead(str(directory))
     engine = _load_engine(settings, directory, threads, phases)
-    with ThreadPoolExecutor(1) as pool:
-        warm = pool.submit(_warm_up, directory, engine, phases)
-        tokenizer = _read_tokenizer(directory, phases)
-        warm.result()
+    with _timed(phases, "tokenizer_ms"):
+        tokenizer = Tokenizer(directory)
     if not _is_compiled(directory):  # an artifact's was checked by the compiler
         tokenizer.require_ids_below(engine.vocab_size)
+    with _timed(phases, "warm_up_ms"):
+        _warm_up(directory, engine)
     eos_ids, sampling_defaults = generation_defaults(directory, tokenizer)
     return Model(
         name=settings.model_name or directory.resolve().name,
@@ -119,15 +121,9 @@ def _is_compiled(directory: Path) -> bool:
     return (directory / "manifest.json").is_file()
 
 
-def _read_tokenizer(directory: Path, phases: dict[str, float]) -> Tokenizer:
-    with _timed(phases, "tokenizer_ms"):
-        return Tokenizer(directory)
-
-
-def _warm_up(directory: Path, engine: Engine, phases: dict[str, float]) -> None:
+def _warm_up(directory: Path, engine: Engine) -> None:
     """One token through the network: what the libraries set up on first use, and proof that the weights are numbers."""
-    with _timed(phases, "warm_up_ms"):
-        logits = engine.forward(np.zeros(1, dtype=np.int64), engine.new_cache(1))
+    logits = engine.forward(np.zeros(1, dtype=np.int64), engine.new_cache(1))
     if not np.isfinite(logits).all():
         raise LoadError(f"The weights in {directory} give logits that are not finite; copy the checkpoint again.")
 

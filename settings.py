@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engines.base import LoadError
+from engines.errors import LoadError
 
 ROOT = Path(__file__).parent
 DTYPES = ("auto", "float32", "bfloat16", "float16")

@@ -26,7 +26,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from aws import s3_checksums
 from aws.observability import logger
 from aws.s3_transfer import WORKERS, GaveUpError, Progress, RemoteFile, download
-from engines.base import LoadError
+from engines.errors import LoadError
 from model_files import MANIFEST, SHARD_INDEX, is_served, missing_from
 
 READ_TIMEOUT = 10.0

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
-from engines.base import LoadError
+from engines.errors import LoadError
 from inference.keys import ApiKeys
 from settings import Settings
 

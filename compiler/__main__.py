@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from engines import artifact
-from engines.base import LoadError
+from engines.errors import LoadError
 
 
 def _arguments() -> argparse.Namespace:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.base import LoadError
+from engines.errors import LoadError
 
 FORMAT = 1
 """Version of the manifest and of everything it describes. A reader accepts exactly its own."""

@@ -14,10 +14,6 @@ TokenIds = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
 
 
-class LoadError(Exception):
-    """The model cannot be served. The message is one sentence that names the file and the remedy."""
-
-
 class KVCache(Protocol):
     """The keys and values of one sequence. Belongs to one request; not thread-safe."""
 

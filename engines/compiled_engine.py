@@ -6,17 +6,21 @@ CPU. Everything is checked here before it reaches native code. Knows nothing of 
 
 import mmap
 import os
-import threading
 from pathlib import Path
 
 import numpy as np
 
 from engines import artifact
-from engines.base import LoadError, Logits, TokenIds
+from engines.base import Logits, TokenIds
+from engines.errors import LoadError
 from engines.machine import require_memory
 from engines.native import NativeEngine
 
 _TILE = 16  # tokens per tile of the native cache layout
+_SPINS = "2000"
+"""How often a thread looks for work before it sleeps: about 0.1 ms. libgomp's own 300,000 keep a core from the very
+thread that is waited for, once both are on one core because another process has the other (docs/compiled-engine.md).
+"""
 
 
 class CompiledCache:
@@ -88,36 +92,16 @@ class CompiledEngine:
         return logits
 
 
-def _read_ahead(paths: list[Path]) -> None:
-    """Ask the kernel to read files that are about to be mapped. Returns at once where they are in memory."""
-    for path in paths:
-        try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except OSError:
-            continue  # reported by whoever needs the file
-        try:
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
-        finally:
-            os.close(descriptor)
-
-
 def load(directory: Path, *, threads: int, verify: bool = False, level: str | None = None) -> CompiledEngine:
     """Open the artifact in `directory` for `threads` threads.
 
     Raises LoadError for an artifact that is incomplete, foreign to this machine or, with `verify`, altered (which
     reads all of it). `level` pins the instruction-set level instead of taking the best one this CPU has.
     """
+    os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # libgomp reads it once, when it is opened below
     compiled = artifact.read(directory)
     chosen = artifact.choose_level(compiled.levels, artifact.cpu_flags(), level)
     libraries = directory / chosen
-    wanted = [
-        libraries / "libgomp.so.1",
-        libraries / "engine.so",
-        libraries / "prefill.so",
-        directory / artifact.WEIGHTS,
-        libraries / "decode.so",
-    ]
-    threading.Thread(target=_read_ahead, args=(wanted,), daemon=True).start()
     if verify:
         compiled.verify()
     try:

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.artifact import RECOMPILE, Constant
-from engines.base import LoadError, Logits, TokenIds
+from engines.base import Logits, TokenIds
+from engines.errors import LoadError
 
 ABI = 1
 _ERROR_BYTES = 1024

@@ -15,7 +15,8 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from engines.base import LoadError, Logits, TokenIds
+from engines.base import Logits, TokenIds
+from engines.errors import LoadError
 from engines.machine import available_memory, require_memory
 from engines.weights import Stored, inspect_weights
 

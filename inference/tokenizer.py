@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer as RustTokenizer
 
-from engines.base import LoadError, TokenIds
+from engines.base import TokenIds
+from engines.errors import LoadError
 
 REPLACEMENT = "\ufffd"
 """What decoding puts where bytes are not (yet) a character."""

@@ -12,7 +12,7 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from engines.base import LoadError
+from engines.errors import LoadError
 from settings import Settings
 
 

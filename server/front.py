@@ -10,7 +10,7 @@ import uuid
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from engines.base import LoadError
+from engines.errors import LoadError
 from inference.errors import InternalError
 from inference.routes import METHODS, MODEL_PREFIX, error_response
 from server.answers import send_whole

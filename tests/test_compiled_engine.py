@@ -18,8 +18,9 @@ from transformers import AutoModelForCausalLM
 
 from compiler import package
 from engines import artifact, compiled_engine
-from engines.base import LoadError, Logits, TokenIds
+from engines.base import Logits, TokenIds
 from engines.compiled_engine import CompiledEngine
+from engines.errors import LoadError
 from engines.machine import available_memory
 from tests.checkpoints import CONTEXT, VOCAB
 
@@ -163,6 +164,19 @@ assert "libtorch" not in open("/proc/self/maps").read()
     environment = {**os.environ, "MODEL_DIR": str(llama_artifact), "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("given", "seen"), [({}, "2000"), ({"GOMP_SPINCOUNT": "5"}, "5")])
+def test_threads_spin_briefly_unless_told_otherwise(llama_artifact: Path, given: dict[str, str], seen: str) -> None:
+    code = """
+import pathlib, sys
+from engines import compiled_engine
+compiled_engine.load(pathlib.Path(sys.argv[1]), threads=2)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_DISPLAY_ENV": "VERBOSE", **given}
+    command = [sys.executable, "-c", code, str(llama_artifact)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert re.search(rf"GOMP_SPINCOUNT\s*=\s*'{seen}'", done.stderr), done.stderr
 
 
 def test_weights_are_mapped_shared_and_never_written(engine: CompiledEngine) -> None:

@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer, models
 
 from compiler.tokenizer import compact, require_ids_below
-from engines.base import LoadError
+from engines.errors import LoadError
 from tests.checkpoints import VOCAB, write_tokenizer
 
 TEXT = "The quick brown fox\n jumps over 'the' lazy dog — déjà vu 🐐"

@@ -22,6 +22,7 @@ ALLOWED = {
     "msgspec",
     "numpy",
     "process_clock",
+    "read_ahead",
     "settings",
     "tokenizers",
     "typing_extensions",

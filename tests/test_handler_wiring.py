@@ -8,7 +8,7 @@ import pytest
 
 import model_loader
 from aws import batch
-from engines.base import LoadError
+from engines.errors import LoadError
 from settings import Settings
 from tests.test_batch import failed, queue, results, sqs_event
 

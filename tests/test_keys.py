@@ -15,7 +15,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from aws.secrets import make_keys, parse_keys
-from engines.base import LoadError
+from engines.errors import LoadError
 from inference.errors import AuthenticationError
 from inference.keys import RETRY_SECONDS, ApiKeys
 from settings import Settings

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import model_loader
-from engines.base import LoadError
+from engines.errors import LoadError
 from engines.machine import available_memory
 from settings import Settings
 from tests.checkpoints import write_tokenizer

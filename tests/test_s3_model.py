@@ -17,7 +17,7 @@ import pytest
 from boto3.s3.transfer import TransferConfig
 
 from aws import s3_model, s3_transfer
-from engines.base import LoadError
+from engines.errors import LoadError
 from tests import faulty_s3
 from tests.faulty_s3 import FaultyProxy
 

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models
 from transformers import AutoTokenizer
 
-from engines.base import LoadError
+from engines.errors import LoadError
 from inference.chat import ChatTemplate, load_chat_template
 from inference.errors import InvalidRequestError
 from inference.model import Model

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.base import LoadError
+from engines.errors import LoadError
 from inference.schema import CompletionRequest, validate
 from inference.service import Service
 from model_loader import get_model, load_model

@@ -44,8 +44,8 @@ PHASES: Mapping[str, str] = {
     "app_imports_ms": "imports of the handler",
     "imports_ms": "imports of the engine",
     "weights_ms": "weights",
-    "warm_up_ms": "warm-up (beside the next)",
     "tokenizer_ms": "tokenizer",
+    "warm_up_ms": "warm-up",
 }
 WIDEST = 100  # columns
 

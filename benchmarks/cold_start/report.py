@@ -17,11 +17,12 @@ PHASES = {
     "app_imports": ("our imports", TEAL),
     "imports": ("engine's imports", ORANGE),
     "weights": ("weights", BLUE),
-    "tokenizer": ("tokenizer", PURPLE),
+    "tokenizer": ("tokenizer", "#8C6D31"),
+    "warm_up": ("warm-up token", PURPLE),
     "rest": ("rest of the load", "#BBBBBB"),
     "request": ("first request", RED),
 }
-"""The phases that follow each other; the warm-up token runs beside reading the tokenizer."""
+"""The phases, one after the other."""
 Kind = tuple[str, int | None, str]
 
 
@@ -41,7 +42,7 @@ def _label(kind: Kind) -> str:
 def split(sample: dict[str, Any]) -> dict[str, float]:
     """Seconds of each phase of one cold start; they add up to the time to the first answer."""
     phases = sample["phases_s"]
-    found = {name: float(phases.get(name, 0.0)) for name in ("start", "app_imports", "imports", "weights", "tokenizer")}
+    found = {name: float(phases[name]) for name in PHASES if name in phases}
     total = float(phases["total"])
     found["rest"] = max(total - sum(found.values()), 0.0)
     found["request"] = max(float(sample["to_first_answer_s"]) - total, 0.0)
@@ -54,14 +55,13 @@ def _median_split(samples: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def _times(content: dict[str, Any]) -> str:
-    head = ["cold start", "runs", "median", "p95", "spread", *(label for label, _ in PHASES.values()), "warm-up"]
+    head = ["cold start", "runs", "median", "p95", "spread", *(label for label, _ in PHASES.values())]
     rows = []
     for kind, samples in _kinds(content).items():
         whole = summarise([sample["to_first_answer_s"] for sample in samples])
         parts = _median_split(samples)
-        warm_up = summarise([sample["phases_s"].get("warm_up", 0.0) for sample in samples]).median
         cells = [str(whole.n), f"**{seconds(whole.median)}**", seconds(whole.p95), f"{whole.spread:.0%}"]
-        rows.append([_label(kind), *cells, *(seconds(parts[name]) for name in PHASES), seconds(warm_up)])
+        rows.append([_label(kind), *cells, *(seconds(parts[name]) for name in PHASES)])
     return table(head, rows)
 
 

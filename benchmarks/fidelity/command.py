@@ -12,7 +12,7 @@ from benchmarks.errors import InputError
 from benchmarks.results import Recorder
 from benchmarks.weights import weights_bytes
 from compiler import check
-from engines.base import LoadError
+from engines.errors import LoadError
 
 WHAT = (
     "One checkpoint, compiled at each quantisation and in transformers in bfloat16, each compared with transformers in "
