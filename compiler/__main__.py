@@ -18,7 +18,7 @@ def _arguments() -> argparse.Namespace:
         "--context-length", type=int, help="most tokens of prompt and completion (default: the model's)"
     )
     parser.add_argument(
-        "--isa", nargs="+", choices=sorted(artifact.LEVEL_FLAGS), help="default: all of this machine's architecture"
+        "--isa", nargs="+", choices=artifact.levels_here(), help="default: all of this machine's architecture"
     )
     parser.add_argument(
         "--text", type=Path, help="held-out text to measure perplexity on (default: CHECKPOINT/heldout.txt)"

@@ -17,6 +17,7 @@ import torch
 
 from compiler import ops
 from compiler.errors import UnsupportedModelError
+from engines.artifact import levels_here, machine_of
 
 NATIVE = Path(__file__).parent / "native"
 
@@ -89,12 +90,18 @@ def _includes() -> list[str]:
     return [f"-I{root}", f"-I{root / 'torch/csrc/api/include'}", f"-I{sysconfig.get_paths()['include']}"]
 
 
+def compiler(level: str) -> str:
+    """The g++ that compiles for `level`: this machine's own, or the cross compiler by Debian's name."""
+    return "g++" if level in levels_here() else f"{machine_of(level)}-linux-gnu-g++"
+
+
 def build_runtime(level: str, directory: Path) -> None:
     """Compile compiler/native into `directory`/engine.so, with the OpenMP library it needs beside it."""
-    openmp = subprocess.run(["g++", "-print-file-name=libgomp.so.1"], capture_output=True, text=True, check=True)
+    command = [compiler(level), "-print-file-name=libgomp.so.1"]
+    openmp = subprocess.run(command, capture_output=True, text=True, check=True)
     shutil.copyfile(openmp.stdout.strip(), directory / "libgomp.so.1")
     _run([
-        "g++", *_FLAGS, *LEVEL_FLAGS[level], *_includes(), "-fvisibility=default", "-shared",
+        compiler(level), *_FLAGS, *LEVEL_FLAGS[level], *_includes(), "-fvisibility=default", "-shared",
         *(str(NATIVE / f"{name}.cpp") for name in ("runtime", "linear", "attention", "engine")),
         "-o", str(directory / "engine.so"), "-Wl,-soname,engine.so", "-Wl,-rpath,$ORIGIN", "-ldl",
     ])  # fmt: skip
@@ -103,7 +110,7 @@ def build_runtime(level: str, directory: Path) -> None:
 def build_graph(source: Source, level: str, directory: Path, name: str) -> None:
     """Compile one generated source into `directory`/`name`.so, against the engine.so already there."""
     _run([
-        "g++", *_FLAGS, *_GENERATED, *LEVEL_FLAGS[level], *_includes(), "-include", str(NATIVE / "vecmath.h"),
+        compiler(level), *_FLAGS, *_GENERATED, *LEVEL_FLAGS[level], *_includes(), "-include", str(NATIVE / "vecmath.h"),
         "-DTORCH_INDUCTOR_CPP_WRAPPER", "-DSTANDALONE_TORCH_HEADER", "-DC10_USING_CUSTOM_GENERATED_MACROS",
         "-shared", str(source.path), "-o", str(directory / f"{name}.so"), str(directory / "engine.so"),
         "-Wl,-rpath,$ORIGIN", "-Wl,-z,defs", "-Wl,-z,noexecstack",

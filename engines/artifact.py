@@ -25,7 +25,8 @@ _V3 = frozenset(["avx2", "fma", "f16c", "bmi2"])
 LEVEL_FLAGS: dict[str, frozenset[str]] = {
     "x86-64-v4": _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni"},
     "x86-64-v3": _V3,
-    "aarch64": frozenset({"asimddp", "fphp"}),
+    # -march=armv8.2-a+fp16+dotprod: dot products, half precision (scalar and vector), atomics in one instruction.
+    "aarch64": frozenset({"asimddp", "fphp", "asimdhp", "atomics"}),
 }
 _MACHINE_LEVELS = {"x86_64": ("x86-64-v4", "x86-64-v3"), "aarch64": ("aarch64",)}
 
@@ -33,6 +34,11 @@ _MACHINE_LEVELS = {"x86_64": ("x86-64-v4", "x86-64-v3"), "aarch64": ("aarch64",)
 def levels_here() -> tuple[str, ...]:
     """The levels of this machine's architecture, best first, whether or not its CPU reaches them."""
     return _MACHINE_LEVELS.get(platform.machine(), ())
+
+
+def machine_of(level: str) -> str:
+    """The architecture that has `level`, as `platform.machine` names it."""
+    return next(machine for machine, levels in _MACHINE_LEVELS.items() if level in levels)
 
 
 @dataclass(frozen=True)

@@ -300,6 +300,11 @@ def test_the_best_level_the_cpu_has_is_chosen() -> None:
         artifact.choose_level(levels, v3, wanted="x86-64-v4")
 
 
+def test_graviton2_has_what_the_aarch64_level_needs() -> None:
+    features = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp ssbs"
+    assert artifact.LEVEL_FLAGS["aarch64"] <= set(features.split())
+
+
 def test_only_the_level_asked_for_decides_the_instructions(llama_artifact: Path) -> None:
     if "x86-64-v3" not in artifact.levels_here() or not shutil.which("objdump"):
         pytest.skip("levels of x86-64, read with objdump")

@@ -1,82 +1,31 @@
-"""The kernels of compiler/native against numpy, through their C interface, at every level this CPU can run."""
+"""The kernels of compiler/native against numpy: at every level this CPU can run, and at aarch64's under qemu."""
 
-import ctypes
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 
+from compiler import codegen
 from compiler.ops import Kind
 from compiler.pack import BLOCK, int4_scales, pack
-from engines import artifact
-
-RUNNABLE = [
-    level
-    for level in artifact.LEVEL_FLAGS
-    if artifact.LEVEL_FLAGS[level] <= artifact.cpu_flags() and level in artifact.levels_here()
-]
-Floats = npt.NDArray[np.float32]
+from tests import emulated
+from tests.kernels import BEST, RUNNABLE, Floats, Kernels
 
 
-class Kernels:
-    """engine.so of one level, called with numpy arrays."""
-
-    def __init__(self, directory: Path) -> None:
-        self.library = ctypes.CDLL(str(directory / "engine.so"))
-
-    def tensor(self, array: npt.NDArray[Any], dtype: int) -> ctypes.c_void_p:
-        strides = (ctypes.c_int64 * array.ndim)(*(s // array.itemsize for s in array.strides))
-        sizes = (ctypes.c_int64 * array.ndim)(*array.shape)
-        handle = ctypes.c_void_p()
-        self.library.aoti_torch_create_tensor_from_blob(
-            ctypes.c_void_p(array.ctypes.data), ctypes.c_int64(array.ndim), sizes, strides, ctypes.c_int64(0),
-            dtype, 0, 0, ctypes.byref(handle),
-        )  # fmt: skip
-        return handle
-
-    def array(self, handle: ctypes.c_void_p, shape: tuple[int, ...]) -> Floats:
-        data = ctypes.POINTER(ctypes.c_float)()
-        self.library.aoti_torch_get_data_ptr(handle, ctypes.byref(data))
-        copy = np.ctypeslib.as_array(data, shape).copy()
-        self.library.aoti_torch_delete_tensor_object(handle)
-        return copy
-
-    def linear(self, x: Floats, packed: npt.NDArray[np.uint8], bias: Floats | None, n: int, kind: Kind) -> Floats:
-        result, b = ctypes.c_void_p(), self.tensor(bias, 6) if bias is not None else None
-        code = self.library.aoti_torch_cpu_packed_linear(
-            self.tensor(x, 6), self.tensor(packed, 0), ctypes.byref(b) if b else None, ctypes.c_int64(n),
-            ctypes.c_int64(kind), ctypes.byref(result),
-        )  # fmt: skip
-        assert code == 0
-        return self.array(result, (*x.shape[:-1], n))
-
-    def embedding(self, ids: npt.NDArray[np.int64], packed: npt.NDArray[np.uint8], k: int, kind: Kind) -> Floats:
-        result = ctypes.c_void_p()
-        code = self.library.aoti_torch_cpu_packed_embedding(
-            self.tensor(ids, 4), self.tensor(packed, 0), ctypes.c_int64(k), ctypes.c_int64(kind), ctypes.byref(result)
-        )
-        assert code == 0
-        return self.array(result, (*ids.shape, k))
-
-    def attention(
-        self, q: Floats, k: Floats, v: Floats, state: npt.NDArray[np.int64], softcap: float, window: int
-    ) -> Floats:
-        result = ctypes.c_void_p()
-        code = self.library.aoti_torch_cpu_cached_attention(
-            self.tensor(q, 6), self.tensor(k, 6), self.tensor(v, 6), self.tensor(state, 4), ctypes.c_int64(0),
-            ctypes.c_double(q.shape[-1] ** -0.5), ctypes.c_double(softcap), ctypes.c_int64(window),
-            ctypes.byref(result),
-        )  # fmt: skip
-        assert code == 0
-        return self.array(result, (1, q.shape[2], q.shape[1], v.shape[3]))
+@pytest.fixture(scope="module")
+def aarch64(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+    emulated.require()
+    return emulated.EmulatedKernels(tmp_path_factory.mktemp("aarch64"))
 
 
-@pytest.fixture(scope="module", params=RUNNABLE)
-def kernels(request: pytest.FixtureRequest, llama_artifact: Path) -> Kernels:
-    return Kernels(llama_artifact / request.param)
+@pytest.fixture(scope="module", params=[*RUNNABLE, pytest.param("aarch64 under qemu", marks=pytest.mark.slow)])
+def kernels(request: pytest.FixtureRequest) -> Kernels:
+    if request.param in RUNNABLE:
+        return Kernels(request.getfixturevalue("llama_artifact") / request.param)
+    emulated_kernels: Kernels = request.getfixturevalue("aarch64")
+    return emulated_kernels
 
 
 def random(*shape: int, seed: int = 0) -> Floats:
@@ -170,6 +119,26 @@ def test_attention_over_a_growing_cache_equals_numpy(
         state[2] = begin
         got = kernels.attention(q[:, :, begin:end], k[:, :, begin:end], v[:, :, begin:end], state, softcap, window)
         np.testing.assert_allclose(got, expected[:, begin:end], atol=1e-5 if element == 4 else 4e-3)
+
+
+@pytest.mark.slow
+def test_linears_and_the_cache_on_aarch64_are_the_bits_of_this_machine(aarch64: Kernels, tmp_path: Path) -> None:
+    codegen.build_runtime(BEST, tmp_path)
+    here = Kernels(tmp_path)
+    for kind in Kind:
+        for m, n, k in ((1, 50, 70), (7, 130, 96), (37, 100, 200)):
+            packed = pack(torch.from_numpy(random(n, k, seed=1)), kind).numpy()
+            ours, theirs = (
+                each.linear(random(1, m, k), packed, random(n, seed=2), n, kind) for each in (aarch64, here)
+            )
+            np.testing.assert_array_equal(ours, theirs)
+    qkv = random(1, 4, 40, 20), random(1, 2, 40, 20, seed=1), random(1, 2, 40, 24, seed=2)
+    for element in (4, 2):
+        caches = [np.zeros(48 * 2 * (32 + 32) * element, np.uint8) for _ in range(2)]
+        states = [np.array([cache.ctypes.data, 48, 0, element]) for cache in caches]
+        ours, theirs = aarch64.attention(*qkv, states[0], 0.0, 0), here.attention(*qkv, states[1], 0.0, 0)
+        np.testing.assert_array_equal(caches[0], caches[1])
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
 def test_int4_scales_beat_rounding_to_the_largest_value() -> None:

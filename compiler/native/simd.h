@@ -40,7 +40,8 @@ inline void store(void* p, V v) {
   std::memcpy(p, &v, sizeof v);
 }
 
-inline vfloat splat(float x) { return vfloat{} + x; }
+// x - 0 is x, so this only broadcasts. 0 + x would have to be computed: it makes 0 of -0.
+inline vfloat splat(float x) { return x - vfloat{}; }
 inline vint splat(int32_t x) { return vint{} + x; }
 inline vfloat to_float(vint v) { return __builtin_convertvector(v, vfloat); }
 inline vfloat magnitude(vfloat v) { return (vfloat)((vint)v & 0x7FFFFFFF); }

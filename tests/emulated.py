@@ -1,0 +1,90 @@
+"""The aarch64 level on another machine: cross-compiled, and run by qemu as the Neoverse N1 of Graviton2.
+
+qemu refuses instructions that this core lacks. Arrays go through pipes, so the tests of kernels need not know.
+"""
+
+import ctypes
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from compiler import codegen
+from compiler.ops import Kind
+from tests.kernels import Floats, Kernels
+
+LEVEL = "aarch64"
+_EMULATOR = ["qemu-aarch64", "-cpu", "neoverse-n1", "-L", "/usr/aarch64-linux-gnu"]
+_NATIVE = Path(__file__).parent / "native"
+
+
+def require() -> None:
+    """Skip the test that asks unless the cross compiler and the emulator are here."""
+    for name in (codegen.compiler(LEVEL), _EMULATOR[0]):
+        if not shutil.which(name):
+            pytest.skip(f"{name} is missing (Debian: apt-get install g++-aarch64-linux-gnu qemu-user)")
+    known = subprocess.run([_EMULATOR[0], "-cpu", "help"], capture_output=True, text=True, check=False).stdout
+    if _EMULATOR[2] not in known:
+        pytest.skip(f"this qemu does not know {_EMULATOR[2]}")
+
+
+def build_driver(name: str, directory: Path, *libraries: Path) -> Path:
+    """Compile tests/native/`name`.cpp for aarch64 into `directory`, linked against `libraries`."""
+    driver = directory / name
+    paths = [f"-Wl,-rpath,{library.parent}" for library in libraries]
+    command = [
+        codegen.compiler(LEVEL),
+        "-std=c++20",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-O1",
+        str(_NATIVE / f"{name}.cpp"),
+    ]
+    subprocess.run([*command, "-o", str(driver), *map(str, libraries), *paths], check=True)
+    return driver
+
+
+def run(driver: Path, arguments: Sequence[object], request: bytes) -> bytes:
+    """What `driver` writes when it reads `request`."""
+    command = [*_EMULATOR, str(driver), *map(str, arguments)]
+    return subprocess.run(command, input=request, stdout=subprocess.PIPE, check=True).stdout
+
+
+class EmulatedKernels(Kernels):
+    """engine.so of the aarch64 level, each call a process of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        codegen.build_runtime(LEVEL, directory)
+        self._driver = build_driver("kernels", directory, directory / "engine.so")
+
+    def linear(self, x: Floats, packed: npt.NDArray[np.uint8], bias: Floats | None, n: int, kind: Kind) -> Floats:
+        tensors = (x, packed) if bias is None else (x, packed, bias)
+        return _floats(self._call("linear", [n, int(kind)], tensors), (*x.shape[:-1], n))
+
+    def embedding(self, ids: npt.NDArray[np.int64], packed: npt.NDArray[np.uint8], k: int, kind: Kind) -> Floats:
+        return _floats(self._call("embedding", [k, int(kind)], [ids, packed]), (*ids.shape, k))
+
+    def attention(
+        self, q: Floats, k: Floats, v: Floats, state: npt.NDArray[np.int64], softcap: float, window: int
+    ) -> Floats:
+        address, capacity, _, element = (int(word) for word in state)
+        size = capacity * k.shape[1] * sum(-(-width // 16) * 16 for width in (k.shape[3], v.shape[3])) * element
+        cache = np.frombuffer(ctypes.string_at(address, size), np.uint8)
+        found = self._call("attention", [0, q.shape[-1] ** -0.5, softcap, window], [q, k, v, state, cache])
+        ctypes.memmove(address, found[-size:], size)
+        return _floats(found[:-size], (1, q.shape[2], q.shape[1], v.shape[3]))
+
+    def _call(self, name: str, scalars: Sequence[object], tensors: Sequence[npt.NDArray[Any]]) -> bytes:
+        numbers = {np.dtype(np.uint8): 0, np.dtype(np.int64): 4, np.dtype(np.float32): 6}
+        parts = [np.array([numbers[t.dtype], t.ndim, *t.shape]).tobytes() + t.tobytes() for t in tensors]
+        return run(self._driver, [name, *scalars], b"".join(parts))
+
+
+def _floats(data: bytes, shape: tuple[int, ...]) -> Floats:
+    return np.frombuffer(data, np.float32).reshape(shape)
