@@ -34,6 +34,7 @@ from inference.response_types import (
 )
 from inference.routes import HttpRequest, HttpResponse, check_key, check_route, error_response, handle
 from model_loader import get_model
+from read_ahead import read_ahead
 from server.answers import GeneratedAnswer
 from server.bodies import read_body
 from server.documentation import answered, document, error_responses, streamed
@@ -48,6 +49,7 @@ logger = logging.getLogger("uvicorn.error")
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Load, serve, let go. A LoadError ends the process."""
     settings = Settings.from_env()
+    read_ahead(settings.model_dir)
     keys = make_keys(settings)
     # In a thread that ends: the compute threads which belong to it end with it.
     with ThreadPoolExecutor(1) as loader:

@@ -24,7 +24,6 @@ from engines.machine import usable_vcpus
 from inference.chat import load_chat_template
 from inference.model import Model, generation_defaults
 from inference.tokenizer import Tokenizer, read_json
-from read_ahead import read_ahead
 from settings import Settings
 
 FETCHED = Path("/tmp/models")
@@ -62,14 +61,13 @@ def load_model(settings: Settings) -> Model:
     """Load a model, each time it is called: what `get_model` does once. Raises LoadError.
 
     One thing after the other: the tokenizers library keeps the interpreter's lock while it reads, and a network that
-    computes on every core beside it waits for it at each step. What does overlap is the disk.
+    computes on every core beside it waits for it at each step. What does overlap is the disk: see `read_ahead.py`.
     """
     phases: dict[str, float] = {}
     directory = _find(settings.model_dir, phases)
     threads = settings.threads or usable_vcpus()
     os.environ["OMP_NUM_THREADS"] = str(threads)  # libgomp reads it once, when the engine's libraries start
 
-    read_ahead(str(directory))
     engine = _load_engine(settings, directory, threads, phases)
     with _timed(phases, "tokenizer_ms"):
         tokenizer = Tokenizer(directory)
