@@ -83,24 +83,24 @@ def run(options: argparse.Namespace) -> Path:
         for variant, condition in kinds:
             _start(variant, condition, recorder, None)
             progress.advance(task)
-        works = [kind for kind in kinds if kind[0].name not in recorder.data["failed"]]
+        works = [kind for kind in kinds if kind[1].of(kind[0].name) not in recorder.data["failed"]]
         for i, (variant, condition) in interleaved(works, options.runs):
             _start(variant, condition, recorder, i)
             recorder.save(complete=False)
             progress.advance(task)
-        for variant in variants:
-            if variant.name not in recorder.data["failed"] and not variant.image:
+        for variant in dict.fromkeys(variant for variant, _ in works):
+            if not variant.image:
                 _trace(variant, recorder)
     recorder.save(complete=True)
     return recorder.path
 
 
 def _start(variant: Variant, condition: Condition, recorder: Recorder, i: int | None) -> None:
-    """One cold start into the samples, or the variant among the failed; `i` is None where it does not count."""
+    """One cold start into the samples, or the kind among the failed; `i` is None where it does not count."""
     try:
         measured = cold_start(variant, condition)
     except ColdStartFailedError as error:
-        recorder.data["failed"][variant.name] = str(error)
+        recorder.data["failed"][condition.of(variant.name)] = str(error)
         return
     if i is not None:
         about = {"variant": variant.name, "memory_mb": condition.memory_mb, "cache": condition.cache, "round": i}

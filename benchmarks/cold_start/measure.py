@@ -37,6 +37,10 @@ class Condition:
     cache: str
     """`warm` page cache, or `cold`."""
 
+    def of(self, name: str) -> str:
+        """What a variant is called under this condition."""
+        return f"{name}, {f'{self.memory_mb:,} MB' if self.memory_mb else 'all CPUs'}, {self.cache} cache"
+
     @property
     def vcpus(self) -> float | None:
         """CPUs granted."""
@@ -66,7 +70,7 @@ def cold_start(variant: Variant, condition: Condition) -> dict[str, Any]:
     except (EmulatorError, ContainerFailedError) as error:
         raise ColdStartFailedError(str(error)) from None
     if not (isinstance(answer, dict) and "timings" in answer):
-        raise ColdStartFailedError(str(answer)[:300])
+        raise ColdStartFailedError(_said(answer))
     timings = answer["timings"]
     return {
         "to_first_answer_s": seconds,
@@ -74,6 +78,12 @@ def cold_start(variant: Variant, condition: Condition) -> dict[str, Any]:
         "phases_s": {name.removesuffix("_ms"): ms / 1000 for name, ms in timings["init"].items()},
         **costs,
     }
+
+
+def _said(answer: Any) -> str:
+    """What went wrong, in the words of the function's error where it is one."""
+    text = str(answer.get("errorMessage", answer) if isinstance(answer, dict) else answer)
+    return text.replace(f"{Path.cwd()}/", "")[:300]
 
 
 def _in_emulator(variant: Variant, condition: Condition, token: str) -> tuple[float, Any, dict[str, float]]:
@@ -109,5 +119,5 @@ def files_opened(variant: Variant) -> int:
         with Emulator(environment, [*tracer(output), *RUNTIME_CLIENT]) as emulator:
             reply = emulator.invoke(EVENT, timeout=LONGEST_S)
         if reply.status != 200:
-            raise ColdStartFailedError(str(reply.payload)[:300])
+            raise ColdStartFailedError(_said(reply.payload))
         return count_opened(output.read_text(errors="replace"))

@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.cold_start.measure import Condition
 from benchmarks.plots import BLUE, GREY, INK, ORANGE, PURPLE, RED, TEAL, legend_below, sheet
 from benchmarks.results import provenance
 from benchmarks.stats import noise_note, paired_ratio, summarise
@@ -36,7 +37,7 @@ def _kinds(content: dict[str, Any]) -> dict[Kind, list[dict[str, Any]]]:
 
 def _label(kind: Kind) -> str:
     name, memory_mb, cache = kind
-    return f"{name}, {f'{memory_mb:,} MB' if memory_mb else 'all CPUs'}, {cache} cache"
+    return Condition(memory_mb, cache).of(name)
 
 
 def split(sample: dict[str, Any]) -> dict[str, float]:
