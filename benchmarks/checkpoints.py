@@ -22,6 +22,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 3,
         "head_dim": 64,
         "vocab_size": 49_152,
+        "tokens": 49_152,
         "max_position_embeddings": 8192,
         "rope_theta": 100_000.0,
         "rms_norm_eps": 1e-5,
@@ -35,13 +36,14 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_attention_heads": 14,
         "num_key_value_heads": 2,
         "vocab_size": 151_936,
+        "tokens": 151_665,
         "max_position_embeddings": 32_768,
         "rope_theta": 1_000_000.0,
         "rms_norm_eps": 1e-6,
         "tie_word_embeddings": True,
     },
 }
-"""Sizes from the models' own config.json on the Hugging Face hub."""
+"""Sizes from the models' own config.json on the Hugging Face hub; `tokens` is how many their tokenizers know."""
 QUANTIZE = ("none", "int8", "int4")
 MADE = Path("build/benchmarks/checkpoints")
 COMPILED = Path("build/benchmarks/artifacts")
@@ -96,7 +98,7 @@ def _make(shape: dict[str, Any], directory: Path) -> None:
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.manual_seed(0)
-    arguments = {name: value for name, value in shape.items() if name not in ("model_type", "rope_theta")}
+    arguments = {name: value for name, value in shape.items() if name not in ("model_type", "rope_theta", "tokens")}
     rope = {"rope_type": "default", "rope_theta": shape["rope_theta"]}
     config = AutoConfig.for_model(
         shape["model_type"], **arguments, rope_parameters=rope, eos_token_id=0, bos_token_id=0, pad_token_id=0
@@ -104,10 +106,10 @@ def _make(shape: dict[str, Any], directory: Path) -> None:
     config.initializer_range = 0.1  # large enough that greedy text varies instead of repeating one token
     model = AutoModelForCausalLM.from_config(config).to(torch.bfloat16)  # type: ignore[no-untyped-call]
     model.save_pretrained(directory)
-    _write_tokenizer(directory, shape["vocab_size"])
+    _write_tokenizer(directory, shape["tokens"])
 
 
-def _write_tokenizer(directory: Path, vocab_size: int) -> None:
+def _write_tokenizer(directory: Path, size: int) -> None:
     """A byte-level BPE tokenizer with as many entries as the model's: pairs of bytes, then pairs of pairs."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -116,7 +118,7 @@ def _write_tokenizer(directory: Path, vocab_size: int) -> None:
     merges = []
     for left in [*alphabet, *(a + b for a in alphabet for b in alphabet)]:
         for right in alphabet:
-            if len(vocab) == vocab_size:
+            if len(vocab) == size:
                 break
             if left + right not in vocab:
                 vocab[left + right] = len(vocab)
