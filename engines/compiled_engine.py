@@ -17,9 +17,12 @@ from engines.machine import require_memory
 from engines.native import NativeEngine
 
 _TILE = 16  # tokens per tile of the native cache layout
-_SPINS = "2000"
-"""How often a thread looks for work before it sleeps: about 0.1 ms. libgomp's own 300,000 keep a core from the very
-thread that is waited for, once both are on one core because another process has the other (docs/compiled-engine.md).
+_WAITING = {"GOMP_SPINCOUNT": "2000", "OMP_WAIT_POLICY": "active"}
+"""How threads wait for each other: look for work 2,000 times, about 0.1 ms, and then sleep.
+
+libgomp's own 300,000 keep a core from the very thread that is waited for, once both are on one core because another
+process has the other. And where it knows of more threads than cores, as with requests in several threads, it sleeps at
+once unless the policy is `active`, and waking takes longer than the work (docs/compiled-engine.md).
 """
 
 
@@ -98,7 +101,8 @@ def load(directory: Path, *, threads: int, verify: bool = False, level: str | No
     Raises LoadError for an artifact that is incomplete, foreign to this machine or, with `verify`, altered (which
     reads all of it). `level` pins the instruction-set level instead of taking the best one this CPU has.
     """
-    os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # libgomp reads it once, when it is opened below
+    for name, value in _WAITING.items():
+        os.environ.setdefault(name, value)  # libgomp reads them once, when it is opened below
     compiled = artifact.read(directory)
     chosen = artifact.choose_level(compiled.levels, artifact.cpu_flags(), level)
     libraries = directory / chosen

@@ -177,6 +177,7 @@ compiled_engine.load(pathlib.Path(sys.argv[1]), threads=2)
     command = [sys.executable, "-c", code, str(llama_artifact)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert re.search(rf"GOMP_SPINCOUNT\s*=\s*'{seen}'", done.stderr), done.stderr
+    assert re.search(r"OMP_WAIT_POLICY\s*=\s*'ACTIVE'", done.stderr), done.stderr
 
 
 def test_weights_are_mapped_shared_and_never_written(engine: CompiledEngine) -> None:

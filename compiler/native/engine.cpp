@@ -88,7 +88,8 @@ Engine* engine_open(const char* directory, const char* weights, const Constant* 
 int32_t engine_forward(Engine* engine, const int64_t* ids, int64_t count, int64_t last, int64_t* state, float* logits,
                        int64_t vocabulary, char* error, int64_t error_bytes) {
   constexpr size_t kKeep = 64 << 20;
-  omp_set_num_threads(engine->threads);
+  // Requests that run at once share the cores out: more threads than cores would wait for each other.
+  omp_set_num_threads(std::max(1, engine->threads / (engine->running + 1)));
   bool decode = count == 1;
   // The prefill graph is compiled for two rows of logits or more.
   int64_t rows = decode ? 1 : std::max<int64_t>(last, 2);
