@@ -21,6 +21,11 @@ def seconds(value: float) -> str:
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s"
 
 
+def milliseconds(value: float) -> str:
+    """Seconds as a number of milliseconds, three significant digits or more."""
+    return f"{value * 1000:,.0f}" if value >= 0.1 else f"{value * 1000:.3g}"
+
+
 def count(value: float) -> str:
     """A rounded number of requests with thousands apart: two significant digits."""
     digits = max(0, len(str(int(value))) - 2)

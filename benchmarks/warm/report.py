@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from benchmarks.plots import BLUE, ORANGE, PURPLE, RED, TEAL, legend_below, sheet
 from benchmarks.results import provenance
 from benchmarks.stats import Summary, noise_note, summarise
-from benchmarks.tables import table
+from benchmarks.tables import milliseconds, table
 
 COLOURS = (BLUE, ORANGE, TEAL, PURPLE, RED)
 Kind = tuple[str, int, int, int]
@@ -37,7 +37,7 @@ def around(sample: dict[str, Any]) -> float:
 def _three(summary: Summary) -> str:
     """Median, 95th and 99th percentile in milliseconds, each only from as many samples as it takes."""
     shown = ((summary.median, 1), (summary.p95, 20), (summary.p99, 100))
-    return " / ".join(f"{value * 1000:.3g}" if summary.n >= needed else "-" for value, needed in shown)
+    return " / ".join(milliseconds(value) if summary.n >= needed else "-" for value, needed in shown)
 
 
 def _requests(content: dict[str, Any]) -> str:
