@@ -71,7 +71,7 @@ def model_directory(text: str) -> Path:
 
 def _artifact(source: Path, quantize: str) -> Path:
     """The checkpoint compiled, unless it has been before by this very compiler."""
-    directory = COMPILED / _compiler_digest() / f"{source.resolve().name}-{quantize}"
+    directory = COMPILED / compiler_digest() / f"{source.resolve().name}-{quantize}"
     if not (directory / "manifest.json").is_file():
         directory.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "compiler", str(source), str(directory), "--quantize", quantize]
@@ -82,7 +82,7 @@ def _artifact(source: Path, quantize: str) -> Path:
     return directory
 
 
-def _compiler_digest() -> str:
+def compiler_digest() -> str:
     """Of the compiler's sources, so that no artifact of an older one is measured."""
     digest = hashlib.sha256()
     for file in sorted((Path(__file__).parents[1] / "compiler").rglob("*")):

@@ -42,8 +42,9 @@ def test_precisions_are_compared_and_one_that_fails_does_not_lose_the_others(
     llama_directory: Path, llama_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoints, "COMPILED", tmp_path / "artifacts")
-    shutil.copytree(llama_artifact, tmp_path / "artifacts" / f"{llama_directory.name}-none")
-    foreign = tmp_path / "artifacts" / f"{llama_directory.name}-int8"
+    compiled = tmp_path / "artifacts" / checkpoints.compiler_digest()
+    shutil.copytree(llama_artifact, compiled / f"{llama_directory.name}-none")
+    foreign = compiled / f"{llama_directory.name}-int8"
     foreign.mkdir()
     (foreign / "manifest.json").write_text('{"model": {"sha256": "of something else"}}')
     text = tmp_path / "text.txt"
