@@ -14,7 +14,7 @@ bench: $(VENV)/bench-ready  ## every measurement that runs here; an hour on a qu
 	    --memory-mb 10240 --runs 3 --name cold-start-memory
 	$(BENCH) warm $(BENCH_MODELS) --calls 12
 	$(BENCH) warm $(BENCH_OURS) --prompt 128 --output 32 --prompts 1 --calls 100 --name warm-tail
-	$(BENCH) roofline --warm benchmarks/results/warm.json
+	$(BENCH) roofline --model SmolLM2-135M --model Qwen2.5-0.5B --warm benchmarks/results/warm.json
 	$(BENCH) peers $(BENCH_OURS) --starts 10 --calls 8
 	$(BENCH) peers --checkpoint Qwen2.5-0.5B --model "compiled int8=Qwen2.5-0.5B:int8" \
 	    --model "compiled int4=Qwen2.5-0.5B:int4" --only "transformers bfloat16" --only int8 --only int4 --prompt 18 128 512 \
