@@ -13,7 +13,8 @@ bench: $(VENV)/bench-ready  ## every measurement that runs here; an hour on a qu
 	$(BENCH) cold-start $(BENCH_TWO) --memory-mb 512 --memory-mb 1024 --memory-mb 1769 --memory-mb 3538 \
 	    --memory-mb 10240 --runs 3 --name cold-start-memory
 	$(BENCH) warm $(BENCH_MODELS) --calls 12
-	$(BENCH) warm $(BENCH_OURS) --prompt 128 --output 32 --prompts 1 --calls 100 --name warm-tail
+	$(BENCH) warm --model "compiled int8=SmolLM2-135M:int8" --prompt 16 128 512 --output 32 --prompts 1 --calls 100 \
+	    --name warm-tail
 	$(BENCH) roofline --model SmolLM2-135M --model Qwen2.5-0.5B --warm benchmarks/results/warm.json
 	$(BENCH) peers $(BENCH_OURS) --starts 10 --calls 8
 	$(BENCH) peers --checkpoint Qwen2.5-0.5B --model "compiled int8=Qwen2.5-0.5B:int8" \
