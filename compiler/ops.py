@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 
 class Kind(IntEnum):
@@ -18,8 +18,8 @@ class Kind(IntEnum):
     INT4 = 2
 
 
-_library: Any = torch.library.Library("engine", "DEF")  # type: ignore[no-untyped-call]
-_fake: Any = torch.library.register_fake
+_library: Any = library.Library("engine", "DEF")  # type: ignore[no-untyped-call]
+_fake: Any = library.register_fake
 _library.define("packed_linear(Tensor x, Tensor weight, Tensor? bias, int n, int kind) -> Tensor")
 _library.define("packed_embedding(Tensor ids, Tensor weight, int k, int kind) -> Tensor")
 _library.define(

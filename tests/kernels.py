@@ -19,13 +19,13 @@ class Kernels:
     """engine.so of one level, called with numpy arrays."""
 
     def __init__(self, directory: Path) -> None:
-        self.library = ctypes.CDLL(str(directory / "engine.so"))
+        self.native = ctypes.CDLL(str(directory / "engine.so"))
 
     def tensor(self, array: npt.NDArray[Any], dtype: int) -> ctypes.c_void_p:
         strides = (ctypes.c_int64 * array.ndim)(*(s // array.itemsize for s in array.strides))
         sizes = (ctypes.c_int64 * array.ndim)(*array.shape)
         handle = ctypes.c_void_p()
-        self.library.aoti_torch_create_tensor_from_blob(
+        self.native.aoti_torch_create_tensor_from_blob(
             ctypes.c_void_p(array.ctypes.data), ctypes.c_int64(array.ndim), sizes, strides, ctypes.c_int64(0),
             dtype, 0, 0, ctypes.byref(handle),
         )  # fmt: skip
@@ -33,14 +33,14 @@ class Kernels:
 
     def array(self, handle: ctypes.c_void_p, shape: tuple[int, ...]) -> Floats:
         data = ctypes.POINTER(ctypes.c_float)()
-        self.library.aoti_torch_get_data_ptr(handle, ctypes.byref(data))
+        self.native.aoti_torch_get_data_ptr(handle, ctypes.byref(data))
         copy = np.ctypeslib.as_array(data, shape).copy()
-        self.library.aoti_torch_delete_tensor_object(handle)
+        self.native.aoti_torch_delete_tensor_object(handle)
         return copy
 
     def linear(self, x: Floats, packed: npt.NDArray[np.uint8], bias: Floats | None, n: int, kind: Kind) -> Floats:
         result, b = ctypes.c_void_p(), self.tensor(bias, 6) if bias is not None else None
-        code = self.library.aoti_torch_cpu_packed_linear(
+        code = self.native.aoti_torch_cpu_packed_linear(
             self.tensor(x, 6), self.tensor(packed, 0), ctypes.byref(b) if b else None, ctypes.c_int64(n),
             ctypes.c_int64(kind), ctypes.byref(result),
         )  # fmt: skip
@@ -49,7 +49,7 @@ class Kernels:
 
     def embedding(self, ids: npt.NDArray[np.int64], packed: npt.NDArray[np.uint8], k: int, kind: Kind) -> Floats:
         result = ctypes.c_void_p()
-        code = self.library.aoti_torch_cpu_packed_embedding(
+        code = self.native.aoti_torch_cpu_packed_embedding(
             self.tensor(ids, 4), self.tensor(packed, 0), ctypes.c_int64(k), ctypes.c_int64(kind), ctypes.byref(result)
         )
         assert code == 0
@@ -59,7 +59,7 @@ class Kernels:
         self, q: Floats, k: Floats, v: Floats, state: npt.NDArray[np.int64], softcap: float, window: int
     ) -> Floats:
         result = ctypes.c_void_p()
-        code = self.library.aoti_torch_cpu_cached_attention(
+        code = self.native.aoti_torch_cpu_cached_attention(
             self.tensor(q, 6), self.tensor(k, 6), self.tensor(v, 6), self.tensor(state, 4), ctypes.c_int64(0),
             ctypes.c_double(q.shape[-1] ** -0.5), ctypes.c_double(softcap), ctypes.c_int64(window),
             ctypes.byref(result),
