@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
+from benchmarks import checkpoints
 from benchmarks.__main__ import main
 from benchmarks.break_even.measured import measured_cold, measured_warm
 from benchmarks.cold_start.container import require_docker
@@ -288,3 +289,30 @@ def test_memory_sizes_beyond_the_machine_are_named() -> None:
     assert cold_start_sections(content)["notes"] == (
         "- 10,240 MB: Lambda gives more than this machine's 2 vCPUs; measured with 2.\n"
     )
+
+
+def test_the_floor_counts_the_bytes_that_the_compiler_packs() -> None:
+    import torch
+
+    from benchmarks.roofline.measure import BYTES
+    from compiler.ops import Kind
+    from compiler.pack import pack
+
+    weight = torch.zeros(64, 3200)
+    for kind, (linear, _) in ((Kind.FLOAT32, BYTES["float32"]), (Kind.INT8, BYTES["int8"]), (Kind.INT4, BYTES["int4"])):
+        packed = pack(weight, kind)
+        assert packed.numel() * packed.element_size() / weight.numel() == pytest.approx(linear, rel=0.01)
+
+
+def test_an_artifact_of_another_compiler_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = tmp_path / "model"
+    checkpoint.mkdir()
+    (checkpoint / "config.json").write_text("{}")
+    monkeypatch.setattr(checkpoints, "COMPILED", tmp_path)
+    compiled = tmp_path / checkpoints.compiler_digest() / "model-int8"
+    compiled.mkdir(parents=True)
+    (compiled / "manifest.json").write_text("{}")
+    assert checkpoints.model_directory(f"{checkpoint}:int8") == compiled
+    monkeypatch.setattr(checkpoints, "compiler_digest", lambda: "another")
+    with pytest.raises(InputError, match="cannot be compiled"):
+        checkpoints.model_directory(f"{checkpoint}:int8")

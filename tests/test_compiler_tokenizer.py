@@ -48,3 +48,12 @@ def test_ids_beyond_the_embeddings_are_refused_before_anything_is_compiled(tmp_p
     require_ids_below(VOCAB, tmp_path)
     with pytest.raises(LoadError, match="use the tokenizer the model was trained with"):
         require_ids_below(100, tmp_path)
+
+
+def test_a_tokenizer_that_would_be_read_differently_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = tmp_path / "tokenizer.json", tmp_path / "compact.json"
+    write_tokenizer(tmp_path)
+    another = Tokenizer(models.BPE(vocab={"a": 0}, merges=[])).to_str()
+    monkeypatch.setattr("compiler.tokenizer.json.dumps", lambda *_, **__: another)
+    compact(source, target)
+    assert target.read_bytes() == source.read_bytes()

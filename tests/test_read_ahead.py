@@ -2,6 +2,8 @@
 
 import mmap
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -41,3 +43,14 @@ def test_files_of_a_directory_and_those_below_are_read(tmp_path: Path) -> None:
 def test_what_is_no_directory_is_left_to_the_loader(tmp_path: Path) -> None:
     read_ahead(str(tmp_path / "nowhere"))
     read_ahead("s3://bucket/prefix")
+
+
+def test_the_handler_asks_before_it_imports_anything_large(tmp_path: Path) -> None:
+    code = """
+import sys, read_ahead
+read_ahead.read_ahead = lambda directory: print(directory, "numpy" in sys.modules, "msgspec" in sys.modules)
+import handler
+"""
+    environment = {**os.environ, "MODEL_DIR": str(tmp_path / "nowhere"), "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[0] == f"{tmp_path / 'nowhere'} False False", done.stderr
