@@ -31,9 +31,9 @@ bench: $(VENV)/bench-ready  ## every measurement that runs here; an hour on a qu
 
 bench-quick: $(VENV)/bench-ready  ## the same in a few minutes, rougher, into build/benchmarks/quick
 	$(BENCH) cold-start --model demo=models/demo --runs 3 --out build/benchmarks/quick
-	$(BENCH) warm --model demo=models/demo --calls 20 --out build/benchmarks/quick
+	$(BENCH) warm --model demo=models/demo --prompt 16 128 256 --calls 20 --out build/benchmarks/quick
 	$(BENCH) roofline --repeats 5 --model models/demo --warm build/benchmarks/quick/warm.json --out build/benchmarks/quick
-	$(BENCH) peers --checkpoint models/demo --starts 2 --calls 3 --out build/benchmarks/quick
+	$(BENCH) peers --checkpoint models/demo --prompt 18 128 --starts 2 --calls 3 --out build/benchmarks/quick
 	$(BENCH) memory --model demo=models/demo --prompt 256 --out build/benchmarks/quick
 	$(BENCH) break-even --quick --cold-start build/benchmarks/quick/cold-start.json \
 	    --warm build/benchmarks/quick/warm.json --out build/benchmarks/quick
