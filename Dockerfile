@@ -55,7 +55,7 @@ RUN PYTHONPATH=/build:/opt/python python3 tools/prepare_model.py "${MODEL}" /opt
 
 # The compiled engine runs without the libraries it was compiled with, save the compiler's own, which a base may lack.
 RUN mkdir -p /opt/lib && if [ "${ENGINE}" = compiled ]; then \
-        for library in libgomp.so.1 libstdc++.so.6 libgcc_s.so.1; do \
+        for library in libstdc++.so.6 libgcc_s.so.1; do \
             cp -L "$(g++ -print-file-name=${library})" /opt/lib/; done \
         && rm -rf /opt/python \
         && grep -vE '^(torch|transformers|accelerate|safetensors)=' wheels/requirements.txt >requirements-compiled.txt \

@@ -66,7 +66,7 @@ def load_model(settings: Settings) -> Model:
     phases: dict[str, float] = {}
     directory = _find(settings.model_dir, phases)
     threads = settings.threads or usable_vcpus()
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # libgomp reads it once, when the engine's libraries start
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # torch reads it once, as it is imported
 
     engine = _load_engine(settings, directory, threads, phases)
     with _timed(phases, "tokenizer_ms"):

@@ -6,7 +6,6 @@ weights' values.
 """
 
 import re
-import shutil
 import subprocess
 import sysconfig
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ LEVEL_FLAGS = {
 }
 
 _FLAGS = [
-    "-std=c++20", "-O3", "-DNDEBUG", "-fPIC", "-fopenmp", "-fvisibility=hidden", "-fno-gnu-unique", "-w",
+    "-std=c++20", "-O3", "-DNDEBUG", "-fPIC", "-pthread", "-fvisibility=hidden", "-fno-gnu-unique", "-w",
     "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
 ]  # fmt: skip
 # For generated code only. Sums may be reassociated, so that they vectorise (the kernels must not have that: they round
@@ -57,8 +56,8 @@ def generate(program: torch.export.ExportedProgram, directory: Path) -> Source:
         "aot_inductor.custom_ops_to_c_shims": ops.C_SHIMS,
         "aot_inductor.output_path": str(directory),
         "cpp.simdlen": 1,
-        "cpp.dynamic_threads": True,
-        "cpp.min_chunk_size": 4096,
+        # Loops between the engine's operators are too short for more than one thread, even in prompts of 512 tokens.
+        "cpp.threads": 1,
         # Compute what several kernels read (rotary embeddings) once instead of in each of them.
         "realize_reads_threshold": 0,
     }
@@ -96,13 +95,10 @@ def compiler(level: str) -> str:
 
 
 def build_runtime(level: str, directory: Path) -> None:
-    """Compile compiler/native into `directory`/engine.so, with the OpenMP library it needs beside it."""
-    command = [compiler(level), "-print-file-name=libgomp.so.1"]
-    openmp = subprocess.run(command, capture_output=True, text=True, check=True)
-    shutil.copyfile(openmp.stdout.strip(), directory / "libgomp.so.1")
+    """Compile compiler/native into `directory`/engine.so."""
     _run([
         compiler(level), *_FLAGS, *LEVEL_FLAGS[level], *_includes(), "-fvisibility=default", "-shared",
-        *(str(NATIVE / f"{name}.cpp") for name in ("runtime", "linear", "attention", "engine")),
+        *(str(NATIVE / f"{name}.cpp") for name in ("runtime", "team", "linear", "attention", "engine")),
         "-o", str(directory / "engine.so"), "-Wl,-soname,engine.so", "-Wl,-rpath,$ORIGIN", "-ldl",
     ])  # fmt: skip
 

@@ -5,7 +5,6 @@ CPU. Everything is checked here before it reaches native code. Knows nothing of 
 """
 
 import mmap
-import os
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +16,6 @@ from engines.machine import require_memory
 from engines.native import NativeEngine
 
 _TILE = 16  # tokens per tile of the native cache layout
-_WAITING = {"GOMP_SPINCOUNT": "2000", "OMP_WAIT_POLICY": "active"}
-"""How threads wait for each other: look for work 2,000 times, about 0.1 ms, and then sleep.
-
-libgomp's own 300,000 keep a core from the very thread that is waited for, once both are on one core because another
-process has the other. And where it knows of more threads than cores, as with requests in several threads, it sleeps at
-once unless the policy is `active`, and waking takes longer than the work (docs/compiled-engine.md).
-"""
 
 
 class CompiledCache:
@@ -101,8 +93,6 @@ def load(directory: Path, *, threads: int, verify: bool = False, level: str | No
     Raises LoadError for an artifact that is incomplete, foreign to this machine or, with `verify`, altered (which
     reads all of it). `level` pins the instruction-set level instead of taking the best one this CPU has.
     """
-    for name, value in _WAITING.items():
-        os.environ.setdefault(name, value)  # libgomp reads them once, when it is opened below
     compiled = artifact.read(directory)
     chosen = artifact.choose_level(compiled.levels, artifact.cpu_flags(), level)
     libraries = directory / chosen

@@ -8,12 +8,14 @@
 // one vector; then their values [T][V16].
 #include <algorithm>
 #include <cmath>
-#include <omp.h>
 
 #include "gemm.h"
 #include "runtime.h"
+#include "team.h"
 
 namespace {
+
+constexpr int64_t kFewTokens = 4;  // up to this many, the cache is read from memory only once: nothing can be reused
 
 struct Shape {
   int64_t tokens, past, heads, kv_heads, group, d, d16, dv, v16, capacity, window;
@@ -44,8 +46,11 @@ void append(E* layer, const Shape& s, const Heads& k, const Heads& v, int64_t he
     E* column = keys + t / kTile * kTile * s.d16 + t % kTile;
     for (int64_t j = 0; j < s.d; ++j) store_scalar(column + j * kTile, key[j * k.lane]);
     E* row = values + t * s.v16;
-    for (int64_t j = 0; j < s.dv; ++j) store_scalar(row + j, value[j * v.lane]);
-    for (int64_t j = s.dv; j < s.v16; ++j) store_scalar(row + j, 0.0f);
+    int64_t j = 0;
+    if (v.lane == 1)
+      for (; j + kLanes <= s.dv; j += kLanes) store_lanes(row + j, load<vfloat>(value + j));
+    for (; j < s.dv; ++j) store_scalar(row + j, value[j * v.lane]);
+    for (; j < s.v16; ++j) store_scalar(row + j, 0.0f);
   }
 }
 
@@ -69,7 +74,7 @@ void attend(const E* layer, const Shape& s, const Heads& q, int64_t kv_head, int
     for (int64_t j = 0; j < s.d; ++j) queries[r * s.d16 + j] = query[j * q.lane] * s.scale;
   }
   multiply_rows(rows, queries, s.d16, keys_of(layer, s, kv_head) + begin * s.d16, kTile, s.d16 * kTile, tiles, s.d,
-                scores, scores_row);
+                scores, scores_row, s.tokens <= kFewTokens);
   for (int r = 0; r < rows; ++r) {
     float* row = scores + r * scores_row;
     int64_t position = s.past + (first + r) / s.group;
@@ -119,90 +124,81 @@ int64_t end_seen(const Shape& s, int64_t last_row) { return s.past + last_row / 
 
 constexpr int64_t kSplitFrom = 128;  // tokens from which a single token's attention is worth a second thread
 
-// Few rows (decode): threads share out the cached tokens, and their partial results are merged.
+// Few rows (decode): the cached tokens are cut into parts, whose partial results are merged.
 template <typename E>
 bool attend_split(E* layer, const Shape& s, const Heads& q, const Heads& k, const Heads& v, float* y) {
-  int64_t rows = s.tokens * s.group, length = s.past + s.tokens, first = first_seen(s, 0);
-  int threads = length - first < kSplitFrom ? 1 : omp_get_max_threads();
-  int64_t share = round_up((length - first + threads - 1) / threads, kTile) + kTile;
-  int64_t scores = kRows * (share + kTile), queries = kRows * s.d16;
-  int64_t partial = s.kv_heads * rows * (s.v16 + 2);
-  Scratch scratch(threads * round_up(scores + queries + partial, 16) * sizeof(float));
+  int64_t rows = s.tokens * s.group, length = s.past + s.tokens, base = first_seen(s, 0) / kTile * kTile;
+  int64_t wanted = length - base < kSplitFrom ? 1 : members();
+  int64_t per = round_up((length - base + wanted - 1) / wanted, kTile), parts = (length - base + per - 1) / per;
+  int64_t scores = kRows * per, queries = kRows * s.d16, partial = s.kv_heads * rows * (s.v16 + 2);
+  int64_t each = round_up(scores + queries + partial, 16);
+  Scratch scratch(parts * each * sizeof(float));
   if (!scratch) return false;
   for (int64_t h = 0; h < s.kv_heads; ++h) append(layer, s, k, v, h, 0, s.tokens);
-  auto part = [&](int id) { return scratch.as<float>() + id * round_up(scores + queries + partial, 16); };
-#pragma omp parallel num_threads(threads) if (threads > 1)
-  {
-    int id = omp_get_thread_num(), team = omp_get_num_threads();
-    int64_t base = first / kTile * kTile, per = round_up((length - base + team - 1) / team, kTile);
-    int64_t begin = std::min(base + id * per, length), end = std::min(begin + per, length);
-    float* mine = part(id);
-    for (int64_t h = 0; h < s.kv_heads; ++h)
-      for (int64_t row = 0; row < rows; row += kRows) {
-        int count = (int)std::min<int64_t>(kRows, rows - row);
-        float* out = mine + scores + queries + (h * rows + row) * (s.v16 + 2);
-        Partial to{out, out + count * s.v16, out + count * (s.v16 + 1)};
-        if (begin < end) {
-          attend(layer, s, q, h, row, count, begin, end, mine + scores, mine, share + kTile, to);
-        } else {
-          std::fill(to.top, to.top + count, -INFINITY);
+  // Results of rows [row, row + count) of key-value head h over part i.
+  auto at = [&](int64_t i, int64_t h, int64_t row, int64_t count) {
+    float* out = scratch.as<float>() + i * each + scores + queries + (h * rows + row) * (s.v16 + 2);
+    return Partial{out, out + count * s.v16, out + count * (s.v16 + 1)};
+  };
+  parallel(parts, [&](Member member) {
+    for (int64_t i; member.take(i);) {
+      float* mine = scratch.as<float>() + i * each;
+      int64_t begin = base + i * per, end = std::min(begin + per, length);
+      for (int64_t h = 0; h < s.kv_heads; ++h)
+        for (int64_t row = 0; row < rows; row += kRows) {
+          int count = (int)std::min<int64_t>(kRows, rows - row);
+          attend(layer, s, q, h, row, count, begin, end, mine + scores, mine, per, at(i, h, row, count));
         }
-      }
-#pragma omp barrier
-#pragma omp for schedule(static)
-    for (int64_t i = 0; i < s.kv_heads * rows; ++i) {
-      int64_t h = i / rows, block = i % rows / kRows * kRows, r = i % rows - block;
-      int64_t count = std::min<int64_t>(kRows, rows - block);
-      auto at = [&](int who) { return part(who) + scores + queries + (h * rows + block) * (s.v16 + 2); };
-      float top = -INFINITY, sum = 0, merged[1024];
-      for (int w = 0; w < team; ++w) top = std::max(top, at(w)[count * s.v16 + r]);
-      std::fill(merged, merged + s.dv, 0.0f);
-      for (int w = 0; w < team; ++w) {
-        float weight = std::exp(at(w)[count * s.v16 + r] - top);
-        if (!(weight > 0)) continue;
-        sum += weight * at(w)[count * (s.v16 + 1) + r];
-        for (int64_t j = 0; j < s.dv; ++j) merged[j] += weight * at(w)[r * s.v16 + j];
-      }
-      write_row(s, h, i % rows, merged, sum, y);
     }
-  }
+  });
+  for (int64_t h = 0; h < s.kv_heads; ++h)
+    for (int64_t row = 0; row < rows; ++row) {
+      int64_t block = row / kRows * kRows, r = row - block, count = std::min<int64_t>(kRows, rows - block);
+      Partial merged = at(0, h, block, count);
+      float top = merged.top[r], sum = 0, *out = merged.out + r * s.v16;
+      for (int64_t i = 1; i < parts; ++i) top = std::max(top, at(i, h, block, count).top[r]);
+      for (int64_t i = 0; i < parts; ++i) {
+        Partial part = at(i, h, block, count);
+        float weight = part.top[r] == -INFINITY ? 0.0f : std::exp(part.top[r] - top);
+        sum += weight * part.sum[r];
+        for (int64_t j = 0; j < s.dv; ++j) out[j] = (i ? out[j] : 0) + weight * part.out[r * s.v16 + j];
+      }
+      write_row(s, h, row, out, sum, y);
+    }
   return true;
 }
 
-// Many rows (prefill): threads share out blocks of rows.
+// Many rows (prefill): members share out blocks of rows.
 template <typename E>
 bool attend_blocks(E* layer, const Shape& s, const Heads& q, const Heads& k, const Heads& v, float* y) {
   int64_t rows = s.tokens * s.group, length = s.past + s.tokens, blocks = (rows + kRows - 1) / kRows;
   int64_t scores_row = round_up(length, kTile) + kTile;
   int64_t each = round_up(kRows * (scores_row + s.d16 + s.v16 + 2), 16);
-  Scratch scratch(omp_get_max_threads() * each * sizeof(float));
+  Scratch scratch(members() * each * sizeof(float));
   if (!scratch) return false;
-#pragma omp parallel
-  {
-    int64_t pieces = s.kv_heads * 8;
-#pragma omp for schedule(static)
-    for (int64_t i = 0; i < pieces; ++i)
+  parallel(s.kv_heads * 8, [&](Member member) {
+    for (int64_t i; member.take(i);)
       append(layer, s, k, v, i / 8, s.tokens * (i % 8) / 8, s.tokens * (i % 8 + 1) / 8);
-    float* scores = scratch.as<float>() + omp_get_thread_num() * each;
+  });
+  parallel(blocks * s.kv_heads, [&](Member member) {
+    float* scores = scratch.as<float>() + member.index * each;
     float *queries = scores + kRows * scores_row, *out = queries + kRows * s.d16;
-    // Later rows see more tokens: the longest blocks go first, so that the threads finish together.
-#pragma omp for schedule(dynamic)
-    for (int64_t i = 0; i < blocks * s.kv_heads; ++i) {
-      int64_t h = i % s.kv_heads, row = (blocks - 1 - i / s.kv_heads) * kRows;
+    for (int64_t i; member.take(i);) {
+      int64_t h = i % s.kv_heads, row = i / s.kv_heads * kRows;
       int count = (int)std::min<int64_t>(kRows, rows - row);
       Partial to{out, out + kRows * s.v16, out + kRows * (s.v16 + 1)};
       attend(layer, s, q, h, row, count, first_seen(s, row), end_seen(s, row + count - 1), queries, scores,
              scores_row, to);
       for (int r = 0; r < count; ++r) write_row(s, h, row + r, out + r * s.v16, to.sum[r], y);
     }
-  }
+  });
   return true;
 }
 
 template <typename E>
 bool run(const Tensor* state, const Shape& s, int64_t offset, const Heads& q, const Heads& k, const Heads& v, float* y) {
   E* layer = reinterpret_cast<E*>(state->ints()[0]) + offset * s.capacity;
-  return s.tokens <= 4 ? attend_split(layer, s, q, k, v, y) : attend_blocks(layer, s, q, k, v, y);
+  return s.tokens <= kFewTokens ? attend_split(layer, s, q, k, v, y) : attend_blocks(layer, s, q, k, v, y);
 }
 
 }  // namespace

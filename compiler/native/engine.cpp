@@ -2,16 +2,14 @@
 #include "engine.h"
 
 #include <dlfcn.h>
-#include <omp.h>
-
 #include <algorithm>
-#include <atomic>
 #include <cstdio>
 #include <cstring>
 #include <string>
 #include <vector>
 
 #include "runtime.h"
+#include "team.h"
 
 namespace {
 
@@ -64,8 +62,16 @@ void report(char* error, int64_t bytes, const std::string& text) {
 
 struct Engine {
   Graph decode, prefill;
-  int threads;
-  std::atomic<int> running{0};
+  std::vector<Span> read_order;  // the decode graph's weights by address
+  Workers workers;
+
+  Engine(int threads, const char* weights, const Constant* constants, int64_t count) : workers(threads) {
+    constexpr int64_t kSmall = 64 << 10;
+    for (int64_t i = 0; i < count; ++i)
+      if (constants[i].graphs & 1 && constants[i].bytes > kSmall)
+        read_order.push_back({weights + constants[i].offset, constants[i].bytes});
+    std::sort(read_order.begin(), read_order.end(), [](const Span& a, const Span& b) { return a.data < b.data; });
+  }
 };
 
 extern "C" {
@@ -74,8 +80,7 @@ int32_t engine_abi() { return kAbi; }
 
 Engine* engine_open(const char* directory, const char* weights, const Constant* constants, int64_t count,
                     int32_t threads, char* error, int64_t error_bytes) {
-  auto* engine = new Engine;
-  engine->threads = threads;
+  auto* engine = new Engine(threads, weights, constants, count);
   std::string where = std::string(directory) + "/", problem;
   problem = engine->decode.open(where + "decode.so", 1, weights, constants, count);
   if (problem.empty()) problem = engine->prefill.open(where + "prefill.so", 2, weights, constants, count);
@@ -88,8 +93,7 @@ Engine* engine_open(const char* directory, const char* weights, const Constant* 
 int32_t engine_forward(Engine* engine, const int64_t* ids, int64_t count, int64_t last, int64_t* state, float* logits,
                        int64_t vocabulary, char* error, int64_t error_bytes) {
   constexpr size_t kKeep = 64 << 20;
-  // Requests that run at once share the cores out: more threads than cores would wait for each other.
-  omp_set_num_threads(std::max(1, engine->threads / (engine->running + 1)));
+  Team team(engine->workers, engine->read_order);
   bool decode = count == 1;
   // The prefill graph is compiled for two rows of logits or more.
   int64_t rows = decode ? 1 : std::max<int64_t>(last, 2);
@@ -106,13 +110,12 @@ int32_t engine_forward(Engine* engine, const int64_t* ids, int64_t count, int64_
   if (!inputs[0] || !inputs[1] || !inputs[2] || !inputs[3]) return 2;
   Tensor* output = nullptr;
   Graph& graph = decode ? engine->decode : engine->prefill;
-  ++engine->running;
   int32_t failed = graph.run(graph.model, inputs, &output);
   if (!failed) {
     std::memcpy(logits, output->floats() + (rows - last) * vocabulary, last * vocabulary * sizeof(float));
     release(output);
   }
-  if (--engine->running == 0) pool_trim(kKeep);
+  pool_trim(kKeep);
   if (!failed) return 0;
   report(error, error_bytes, graph.last_error ? graph.last_error() : "the graph failed");
   return 1;

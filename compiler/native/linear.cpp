@@ -8,10 +8,10 @@
 // to int8 on the fly, one scale per token and 64 inputs, so outliers in one group do not blur the others.
 #include <algorithm>
 #include <cmath>
-#include <omp.h>
 
 #include "gemm.h"
 #include "runtime.h"
+#include "team.h"
 
 namespace {
 
@@ -219,6 +219,7 @@ constexpr int kIntRows = 4, kIntTiles = 1;
 constexpr int64_t kPanelTiles = 4;      // tiles a thread takes at a time
 constexpr int64_t kWidenFrom = 16;      // rows from which int4 is widened
 constexpr int64_t kRowBlock = 256;      // rows whose activations stay in the second-level cache
+constexpr int64_t kQuantiseRows = 16;   // rows of activations quantised at a time
 
 template <int R, int T>
 void panel(int kind, const Activations& a, int64_t row, const char* w, int64_t stride, int64_t column, const Output& o) {
@@ -248,56 +249,59 @@ void integer_tiles(int kind, const Activations& a, int64_t row, int64_t rows, co
 bool integer_linear(const float* x, const char* w, const Output& out, int64_t m, int64_t k, int kind) {
   int64_t tiles = (out.n + kTile - 1) / kTile, stride = tile_bytes(k, kind), wide = tile_bytes(k, kInt8);
   bool widen = kind == kInt4 && m >= kWidenFrom;
-  bool shared = m > 4;  // else every thread quantises all rows for itself, which is cheaper than meeting
-  int threads = omp_get_max_threads();
-  size_t each = Activations::size(m, k);
-  Scratch activations(shared ? each : each * threads), panels(widen ? threads * kPanelTiles * wide : 1);
+  bool shared = m > 4;  // else every member quantises all rows for itself, which is cheaper than meeting
+  size_t each = round_up(Activations::size(m, k), 64);
+  Scratch activations(shared ? each : each * members()), panels(widen ? members() * kPanelTiles * wide : 1);
   if (!activations || !panels) return false;
-#pragma omp parallel num_threads(threads)
-  {
-    int id = omp_get_thread_num(), team = omp_get_num_threads();
-    Activations a(activations.as<char>(shared ? 0 : id * (each / 64 * 64)), m, k);
-    if (shared) {
-#pragma omp for schedule(static)
+  auto quantised = [&](int member) { return Activations(activations.as<char>(shared ? 0 : member * each), m, k); };
+  if (shared) {
+    Activations a = quantised(0);
+    parallel((m + kQuantiseRows - 1) / kQuantiseRows, [&](Member member) {
+      for (int64_t i; member.take(i);)
+        for (int64_t row = i * kQuantiseRows; row < std::min(m, (i + 1) * kQuantiseRows); ++row)
+          a.quantise(row, x + row * k, k);
+    });
+  }
+  int64_t panel_tiles = m == 1 ? 1 : kPanelTiles;
+  parallel((tiles + panel_tiles - 1) / panel_tiles, [&](Member member) {
+    Activations a = quantised(member.index);
+    if (!shared)
       for (int64_t row = 0; row < m; ++row) a.quantise(row, x + row * k, k);
-    } else {
-      for (int64_t row = 0; row < m; ++row) a.quantise(row, x + row * k, k);
-    }
-    int64_t groups = (tiles + kPanelTiles - 1) / kPanelTiles;
-    int64_t begin = groups * id / team, end = groups * (id + 1) / team;
-    for (int64_t row = 0; row < m; row += kRowBlock) {
-      int64_t rows = std::min(kRowBlock, m - row);
-      for (int64_t g = begin; g < end; ++g) {
-        int64_t first = g * kPanelTiles, last = std::min(first + kPanelTiles, tiles);
+    char* panel = panels.as<char>(widen ? member.index * kPanelTiles * wide : 0);
+    for (int64_t i; member.take(i);) {
+      int64_t first = i * panel_tiles, last = std::min(first + panel_tiles, tiles);
+      if (widen)
+        for (int64_t t = first; t < last; ++t) widen_tile(w + t * stride, k, panel + (t - first) * wide);
+      for (int64_t row = 0; row < m; row += kRowBlock) {
+        int64_t rows = std::min(kRowBlock, m - row);
         if (widen) {
-          char* panel = panels.as<char>(id * kPanelTiles * wide);
-          for (int64_t t = first; t < last; ++t) widen_tile(w + t * stride, k, panel + (t - first) * wide);
           integer_tiles(kInt8, a, row, rows, panel, wide, first, last, out);
         } else {
           integer_tiles(kind, a, row, rows, w + first * stride, stride, first, last, out);
         }
       }
     }
-  }
+  }, m == 1 ? read_after(w) : Span{});
   return true;
 }
 
 bool float_linear(const float* x, const float* w, const Output& out, int64_t m, int64_t k) {
   int64_t tiles = (out.n + kTile - 1) / kTile, groups = (tiles + kPanelTiles - 1) / kPanelTiles;
-#pragma omp parallel for schedule(static)
-  for (int64_t g = 0; g < groups; ++g) {
-    int64_t first = g * kPanelTiles, count = std::min(kPanelTiles, tiles - first);
-    float c[kRows * kPanelTiles * kTile];
-    for (int64_t row = 0; row < m; row += kRows) {
-      int rows = (int)std::min<int64_t>(kRows, m - row);
-      multiply_rows(rows, x + row * k, k, w + first * k * kTile, kTile, k * kTile, count, k, c, kPanelTiles * kTile);
-      for (int r = 0; r < rows; ++r)
-        for (int64_t t = 0; t < count; ++t)
-          for (int p = 0; p < kParts; ++p)
-            out.put(row + r, (first + t) * kTile, p,
-                    load<vfloat>(c + r * kPanelTiles * kTile + t * kTile + p * kLanes));
+  parallel(groups, [&](Member member) {
+    for (int64_t g; member.take(g);) {
+      int64_t first = g * kPanelTiles, count = std::min(kPanelTiles, tiles - first);
+      float c[kRows * kPanelTiles * kTile];
+      for (int64_t row = 0; row < m; row += kRows) {
+        int rows = (int)std::min<int64_t>(kRows, m - row);
+        multiply_rows(rows, x + row * k, k, w + first * k * kTile, kTile, k * kTile, count, k, c, kPanelTiles * kTile);
+        for (int r = 0; r < rows; ++r)
+          for (int64_t t = 0; t < count; ++t)
+            for (int p = 0; p < kParts; ++p)
+              out.put(row + r, (first + t) * kTile, p,
+                      load<vfloat>(c + r * kPanelTiles * kTile + t * kTile + p * kLanes));
+      }
     }
-  }
+  });
   return true;
 }
 
