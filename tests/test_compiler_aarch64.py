@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 SIZES: dict[str, Any] = {"vocab_size": 330, "hidden_size": 72, "intermediate_size": 100, "head_dim": 20}
 THREADS = 2
 # Tokens per call: prompts and single tokens, over several tiles of 16 tokens of the cache, int4 both as it is stored
-# (below 16 tokens) and widened, and enough tokens of context for threads to share out a single token's attention.
+# (below 48 tokens) and widened, and enough tokens of context for threads to share out a single token's attention.
 CALLS = [20, 1, 1, 1, 1, 7, 150, 2, 1, 1]
 SHORT = sum(CALLS[:5])
 

@@ -182,27 +182,36 @@ void int4_panel(const Activations& a, int64_t row, const char* w, int64_t tile_s
 // Rewrites one int4 tile as an int8 tile, its row scales being those in the int4 tile's header. For long prompts:
 // the rounding is 16 times finer than int4's own, and the int8 product is twice as fast.
 void widen_tile(const char* w, int64_t k, char* out) {
+  typedef uint8_t Bytes __attribute__((vector_size(kLanes * 2)));
+  typedef uint16_t Words __attribute__((vector_size(kLanes * 4)));
+  constexpr int kLine = 64, kStep = sizeof(Bytes);
   std::memcpy(out, w, kHeader);
   for (int64_t b = 0; b < padded(k) / kBlock; ++b) {
     const char* block = w + kHeader + b * kInt4Block;
-    float ratio[kTile];
-    for (int p = 0; p < kParts; ++p)
-      store(ratio + p * kLanes, load_lanes((const half*)block + p * kLanes) / load<vfloat>(w + p * kLanes * 4));
-    for (int i = 0; i < 4; ++i) {
-      const uint8_t* pair = (const uint8_t*)block + 32 + i * 64;
-      uint8_t* to = (uint8_t*)out + kHeader + (b * 8 + i * 2) * 64;
-      for (int lane = 0; lane < kTile; ++lane) {
-        float s = ratio[lane];
+    // A weight v - 8 becomes (v - 8) * ratio, at most 127, computed in 1/256 and modulo 2^16; + 128 as int8 is stored.
+    int32_t ratio[kTile];
+    for (int p = 0; p < kParts; ++p) {
+      vfloat row = load<vfloat>(w + p * kLanes * 4), scale = load_lanes((const half*)block + p * kLanes);
+      store(ratio + p * kLanes, (vint)(scale / row * 256.0f + 12582912.0f) - 0x4B400000);
+    }
+    uint16_t factor[kLine], offset[kLine];
+    for (int lane = 0; lane < kTile; ++lane)
+      for (int j = 0; j < 4; ++j) {
+        factor[lane * 4 + j] = (uint16_t)ratio[lane];
+        offset[lane * 4 + j] = (uint16_t)(128 * 256 + 128 - kNibbleBias * ratio[lane]);
+      }
+    const char* pairs = block + 2 * kTile;
+    char* to = out + kHeader + b * 8 * kLine;
+    for (int x = 0; x < kLine; x += kStep) {
+      Words f = load<Words>(factor + x), o = load<Words>(offset + x);
+      auto widened = [&](Bytes v) {
+        return __builtin_convertvector((__builtin_convertvector(v, Words) * f + o) >> 8, Bytes);
+      };
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j) {
-          int v = pair[lane * 4 + j];
-          float low = (float)((v & 15) - 8) * s + 12583040.0f, high = (float)((v >> 4) - 8) * s + 12583040.0f;
-          int32_t l, h;
-          std::memcpy(&l, &low, 4);
-          std::memcpy(&h, &high, 4);
-          to[lane * 4 + j] = (uint8_t)l;
-          to[64 + lane * 4 + j] = (uint8_t)h;
-        }
+      for (int i = 0; i < 4; ++i) {
+        Bytes pair = load<Bytes>(pairs + i * kLine + x);
+        store(to + 2 * i * kLine + x, widened(pair & 15));
+        store(to + (2 * i + 1) * kLine + x, widened(pair >> 4));
       }
     }
   }
@@ -217,7 +226,7 @@ constexpr int kIntRows = 4, kIntTiles = 1;
 constexpr int kIntRows = 4, kIntTiles = 1;
 #endif
 constexpr int64_t kPanelTiles = 4;      // tiles a thread takes at a time
-constexpr int64_t kWidenFrom = 16;      // rows from which int4 is widened
+constexpr int64_t kWidenFrom = 48;      // rows from which int4 is widened
 constexpr int64_t kRowBlock = 256;      // rows whose activations stay in the second-level cache
 constexpr int64_t kQuantiseRows = 16;   // rows of activations quantised at a time
 
