@@ -280,7 +280,7 @@ def test_a_manifest_that_does_not_fit_is_refused(broken: Path, changes: dict[str
         compiled_engine.load(broken, threads=1)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"format": 1}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", f'{{"format": {artifact.FORMAT}}}'])
 def test_a_manifest_that_is_none_is_refused(broken: Path, content: str) -> None:
     (broken / artifact.MANIFEST).write_text(content)
     with pytest.raises(LoadError, match="is not the manifest of a compiled model"):
