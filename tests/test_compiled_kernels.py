@@ -149,5 +149,6 @@ def test_int4_scales_beat_rounding_to_the_largest_value() -> None:
 
     units = (groups.abs().max() / 6.5 / 127).expand(len(groups))  # as in one row
     counts = int4_scales(groups, units)
-    assert counts.abs().max() <= 127 and (counts == counts.round()).all()
+    assert counts.abs().max() <= 127
+    assert (counts == counts.round()).all()
     assert error(counts * units) < 0.8 * error(groups.abs().amax(1) / 7)
