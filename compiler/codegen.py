@@ -35,10 +35,6 @@ _FLAGS = [
 _GENERATED = ["-fno-signed-zeros", "-fassociative-math", "-fno-tree-pre"]
 
 
-# Inductor never passes one buffer to a kernel twice; told so, the C++ compiler hoists and vectorises more.
-_RESTRICT = re.compile(r"\b(float|int64_t|bool|int32_t|uint8_t)\* ((?:in|out|in_out)_ptr\d+)(?=[,)])")
-
-
 @dataclass(frozen=True)
 class Source:
     """The generated C++ of one graph. `constants`: its constants' names in the code -> their names in the graph."""
@@ -66,8 +62,7 @@ def generate(program: torch.export.ExportedProgram, directory: Path) -> Source:
             program.module(check_guards=False), *program.example_inputs, options=options
         )
     (wrapper,) = (Path(f) for f in files if str(f).endswith(".wrapper.cpp"))
-    text = _RESTRICT.sub(r"\1* __restrict__ \2", wrapper.read_text())
-    wrapper.write_text(text)
+    text = wrapper.read_text()
     names = dict(re.findall(r'constants_info_\[(\d+)\]\.name = "([^"]*)"', text))
     originals = dict(re.findall(r'constants_info_\[(\d+)\]\.original_fqn = "([^"]*)"', text))
     return Source(wrapper, {name: originals[index] for index, name in names.items()})
