@@ -19,6 +19,7 @@ from engines.base import Engine
 
 _ROWS = 64  # logits compared per prompt, from its end
 _STEPS = 48
+_ONE_AT_A_TIME = 4  # tokens of a prompt that go through the graph for single tokens
 
 
 def load(kind: str, directory: Path, threads: int) -> Engine:
@@ -33,13 +34,14 @@ def load(kind: str, directory: Path, threads: int) -> Engine:
 
 
 def last_logits(engine: Engine, ids: npt.NDArray[np.int64], rows: int) -> npt.NDArray[np.float32]:
-    """Logits `[rows, V]` after the last `rows` of `ids`, all of which lie in the last chunk."""
+    """Logits after at most the last `rows` of `ids`, `[*, V]`; the very last ids one at a time, as when generating."""
     cache = engine.new_cache(len(ids))
-    for begin in range(0, len(ids), engine.prefill_chunk):
-        chunk = ids[begin : begin + engine.prefill_chunk]
-        end = begin + len(chunk) == len(ids)
-        logits = engine.forward(chunk, cache, last=min(rows, len(chunk)) if end else 1)
-    return logits
+    prompt = max(1, len(ids) - _ONE_AT_A_TIME)
+    for begin in range(0, prompt, engine.prefill_chunk):
+        chunk = ids[begin : min(begin + engine.prefill_chunk, prompt)]
+        logits = [engine.forward(chunk, cache, last=min(rows, len(chunk)))]
+    logits += [engine.forward(ids[i : i + 1], cache) for i in range(prompt, len(ids))]
+    return np.concatenate(logits)[-rows:]
 
 
 def score(
