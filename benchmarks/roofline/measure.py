@@ -14,10 +14,10 @@ BYTES = {
     "bfloat16": (2.0, 2.0),
     "float16": (2.0, 2.0),
     "int8": (1.0, 1.0),
-    "int4": (4.25 / 8, 1.0),
+    "int4": (4.5 / 8, 1.0),
 }
-"""Bytes of one weight: in a linear layer, and in the output head. Four bits come with a scale of 8 for every 32
-weights (of 16 in llama.cpp's Q4_0), and leave the head in eight."""
+"""Bytes of one weight: in a linear layer, and in the output head. Four bits come with a scale of 16 for every 32
+weights, and leave the head in eight, here as in llama.cpp's Q4_0."""
 READ_BYTES = 512 * 2**20
 """Far beyond any cache."""
 MATRIX = 1024

@@ -3,8 +3,8 @@
 // Packed weights (see compiler/pack.py, which writes them) are tiles of 16 output rows:
 //   float32  [N/16][K][16] floats
 //   int8     [N/16]{ 16 float scales, [K/4][16][4] bytes, each weight + 128 }
-//   int4     [N/16]{ 16 float units, [K/32][16] int8 scales in units, [K/32][4][16][4] byte pairs, each weight + 8 }
-// with K rounded up to 32 (int8, int4) and the int4 scales of a tile to 64 bytes. A float32 bias [N] is added where there is one. Activations are quantised
+//   int4     [N/16]{ 16 float row scales, [K/32]{ 16 half scales, [4][16][4] byte pairs, each weight + 8 } }
+// with K rounded up to 32 (int8, int4). A float32 bias [N] is added where there is one. Activations are quantised
 // to int8 on the fly, one scale per token and 64 inputs, so outliers in one group do not blur the others.
 #include <algorithm>
 #include <cmath>
@@ -18,18 +18,15 @@ namespace {
 enum Kind { kFloat = 0, kInt8 = 1, kInt4 = 2 };
 constexpr int64_t kGroup = 64;      // inputs that share an activation scale
 constexpr int64_t kBlock = 32;      // inputs that share an int4 weight scale; sums are kept at this grain
-constexpr int64_t kHeader = 64;     // bytes of the 16 float scales or units before a quantised tile
-constexpr int64_t kInt4Block = 256;  // bytes of 16 x 32 nibbles
+constexpr int64_t kHeader = 64;     // bytes of the 16 float scales before a quantised tile
+constexpr int64_t kInt4Block = 288;  // 16 half scales and 16 x 32 nibbles
 
 int64_t padded(int64_t k) { return round_up(k, kBlock); }
-
-// Bytes from the start of an int4 tile to its nibbles.
-int64_t int4_header(int64_t k) { return kHeader + round_up(padded(k) / kBlock * kTile, 64); }
 
 int64_t tile_bytes(int64_t k, int kind) {
   if (kind == kFloat) return k * kTile * 4;
   if (kind == kInt8) return kHeader + padded(k) * kTile;
-  return int4_header(k) + padded(k) / kBlock * kInt4Block;
+  return kHeader + padded(k) / kBlock * kInt4Block;
 }
 
 // Quantised activations of `rows` tokens.
@@ -141,9 +138,8 @@ void int8_panel(const Activations& a, int64_t row, const char* w, int64_t tile_s
 template <int R, int T>
 void int4_panel(const Activations& a, int64_t row, const char* w, int64_t tile_stride, int64_t column, const Output& out) {
   vfloat total[R][T * kParts] = {};
-  int64_t header = int4_header(a.k);
   for (int64_t b = 0; b < a.blocks; ++b) {
-    const char *scales = w + kHeader + b * kTile, *block = w + header + b * kInt4Block;
+    const char* block = w + kHeader + b * kInt4Block;
     vint acc[R][T * kParts];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
@@ -157,7 +153,7 @@ void int4_panel(const Activations& a, int64_t row, const char* w, int64_t tile_s
       for (int t = 0; t < T; ++t)
 #pragma GCC unroll 4
         for (int p = 0; p < kParts; ++p) {
-          vbytes pair = load<vbytes>(block + t * tile_stride + i * 64 + p * kLanes * 4);
+          vbytes pair = load<vbytes>(block + t * tile_stride + 32 + i * 64 + p * kLanes * 4);
           Operand low = operand_nibble(low_nibbles(pair)), high = operand_nibble(high_nibbles(pair));
 #pragma GCC unroll 16
           for (int r = 0; r < R; ++r) {
@@ -171,8 +167,7 @@ void int4_panel(const Activations& a, int64_t row, const char* w, int64_t tile_s
     for (int t = 0; t < T; ++t)
 #pragma GCC unroll 4
       for (int p = 0; p < kParts; ++p) {
-        vsigned codes = load<vsigned>(scales + t * tile_stride + p * kLanes);
-        vfloat scale = to_float(__builtin_convertvector(codes, vint));
+        vfloat scale = load_lanes((const half*)(block + t * tile_stride) + p * kLanes);
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r)
           total[r][t * kParts + p] +=
@@ -181,31 +176,36 @@ void int4_panel(const Activations& a, int64_t row, const char* w, int64_t tile_s
   }
   for (int r = 0; r < R; ++r)
     for (int t = 0; t < T; ++t)
-      for (int p = 0; p < kParts; ++p)
-        out.put(row + r, column + t * kTile, p,
-                total[r][t * kParts + p] * load<vfloat>(w + t * tile_stride + p * kLanes * 4));
+      for (int p = 0; p < kParts; ++p) out.put(row + r, column + t * kTile, p, total[r][t * kParts + p]);
 }
 
-// Rewrites one int4 tile as an int8 tile whose scales are 8 units. For long prompts: the rounding is up to 16 times
-// finer than int4's own, and the int8 product is twice as fast.
+// Rewrites one int4 tile as an int8 tile, its row scales being those in the int4 tile's header. For long prompts:
+// the rounding is 16 times finer than int4's own, and the int8 product is twice as fast.
 void widen_tile(const char* w, int64_t k, char* out) {
   typedef uint8_t Bytes __attribute__((vector_size(kLanes * 2)));
   typedef uint16_t Words __attribute__((vector_size(kLanes * 4)));
   constexpr int kLine = 64, kStep = sizeof(Bytes);
-  for (int p = 0; p < kParts; ++p) store(out + p * kLanes * 4, load<vfloat>(w + p * kLanes * 4) * 8.0f);
+  std::memcpy(out, w, kHeader);
   for (int64_t b = 0; b < padded(k) / kBlock; ++b) {
-    // A weight v - 8 of scale s becomes (v - 8) * s / 8, rounded, + 128 as int8 is stored: (v * s + offset) >> 3.
-    uint16_t scale[kLine], offset[kLine];
-    for (int i = 0; i < kLine; ++i) {
-      int code = (int8_t)w[kHeader + b * kTile + i / 4];
-      scale[i] = (uint16_t)code, offset[i] = (uint16_t)(128 * 8 + 4 - kNibbleBias * code);
+    const char* block = w + kHeader + b * kInt4Block;
+    // A weight v - 8 becomes (v - 8) * ratio, at most 127, computed in 1/256 and modulo 2^16; + 128 as int8 is stored.
+    int32_t ratio[kTile];
+    for (int p = 0; p < kParts; ++p) {
+      vfloat row = load<vfloat>(w + p * kLanes * 4), scale = load_lanes((const half*)block + p * kLanes);
+      store(ratio + p * kLanes, (vint)(scale / row * 256.0f + 12582912.0f) - 0x4B400000);
     }
-    const char* pairs = w + int4_header(k) + b * kInt4Block;
+    uint16_t factor[kLine], offset[kLine];
+    for (int lane = 0; lane < kTile; ++lane)
+      for (int j = 0; j < 4; ++j) {
+        factor[lane * 4 + j] = (uint16_t)ratio[lane];
+        offset[lane * 4 + j] = (uint16_t)(128 * 256 + 128 - kNibbleBias * ratio[lane]);
+      }
+    const char* pairs = block + 2 * kTile;
     char* to = out + kHeader + b * 8 * kLine;
     for (int x = 0; x < kLine; x += kStep) {
-      Words s = load<Words>(scale + x), o = load<Words>(offset + x);
+      Words f = load<Words>(factor + x), o = load<Words>(offset + x);
       auto widened = [&](Bytes v) {
-        return __builtin_convertvector((__builtin_convertvector(v, Words) * s + o) >> 3, Bytes);
+        return __builtin_convertvector((__builtin_convertvector(v, Words) * f + o) >> 8, Bytes);
       };
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) {
