@@ -1,6 +1,7 @@
 """The measurements themselves, for real and as small as they get, on the demo checkpoint."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ def test_a_cold_start_is_split_into_phases_and_a_broken_model_does_not_lose_the_
     assert [sample["variant"] for sample in content["samples"]] == ["demo", "demo"]
     assert "broken, all CPUs, warm cache" in content["failed"]
     sample = content["samples"][0]
-    assert sample["to_first_answer_s"] > sample["phases_s"]["total"] > sample["phases_s"]["imports"] > 0
+    # The kernel rounds the instant a process started down to a tick, so the function may count up to one too many.
+    tick = 1 / os.sysconf("SC_CLK_TCK")
+    assert sample["to_first_answer_s"] + tick > sample["phases_s"]["total"] > sample["phases_s"]["imports"] > 0
     assert sample["peak_memory_bytes"] > 50e6
     assert "Failed: broken" in (tmp_path / "cold-start.md").read_text()
 
