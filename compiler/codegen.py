@@ -90,11 +90,14 @@ def compiler(level: str) -> str:
 
 
 def build_runtime(level: str, directory: Path) -> None:
-    """Compile compiler/native into `directory`/engine.so."""
+    """Compile compiler/native into `directory`/engine.so.
+
+    Its name for the linker is its place, so that graphs find the kernels beside them, whatever else a process opened.
+    """
     _run([
         compiler(level), *_FLAGS, *LEVEL_FLAGS[level], *_includes(), "-fvisibility=default", "-shared",
         *(str(NATIVE / f"{name}.cpp") for name in ("runtime", "team", "linear", "attention", "engine")),
-        "-o", str(directory / "engine.so"), "-Wl,-soname,engine.so", "-Wl,-rpath,$ORIGIN", "-ldl",
+        "-o", str(directory / "engine.so"), "-Wl,-soname,$ORIGIN/engine.so", "-ldl",
     ])  # fmt: skip
 
 
@@ -104,5 +107,5 @@ def build_graph(source: Source, level: str, directory: Path, name: str) -> None:
         compiler(level), *_FLAGS, *_GENERATED, *LEVEL_FLAGS[level], *_includes(), "-include", str(NATIVE / "vecmath.h"),
         "-DTORCH_INDUCTOR_CPP_WRAPPER", "-DSTANDALONE_TORCH_HEADER", "-DC10_USING_CUSTOM_GENERATED_MACROS",
         "-shared", str(source.path), "-o", str(directory / f"{name}.so"), str(directory / "engine.so"),
-        "-Wl,-rpath,$ORIGIN", "-Wl,-z,defs", "-Wl,-z,noexecstack",
+        "-Wl,-z,defs", "-Wl,-z,noexecstack",
     ])  # fmt: skip

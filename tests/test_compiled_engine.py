@@ -315,6 +315,23 @@ def test_only_the_level_asked_for_decides_the_instructions(llama_artifact: Path)
         assert "%zmm" not in listing
 
 
+def test_graphs_call_the_kernels_beside_them_whatever_the_process_opened_before(
+    llama_artifact: Path, broken: Path, tmp_path: Path
+) -> None:
+    opened = [(folder, level) for folder in (llama_artifact, broken) for level in reversed(LEVELS)]
+    code = f"""
+from pathlib import Path
+from engines import compiled_engine
+for folder, level in {[(str(folder), level) for folder, level in opened]}:
+    compiled_engine.load(Path(folder), threads=1, level=level)
+"""
+    told = {"LD_DEBUG": "bindings", "LD_DEBUG_OUTPUT": str(tmp_path / "told"), "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, **told}, check=True)
+    (lines,) = (path.read_text() for path in tmp_path.glob("told.*"))
+    bound = set(re.findall(r"binding file (\S+)/(?:decode|prefill)\.so \[\d+\] to (\S+)/engine\.so", lines))
+    assert bound == {(f"{folder}/{level}", f"{folder}/{level}") for folder, level in opened}
+
+
 def test_a_compilation_that_is_killed_leaves_no_artifact(llama_directory: Path, tmp_path: Path) -> None:
     code = f"""
 import os, signal
