@@ -20,11 +20,11 @@ from compiler.rewrite import PackedWeights, rewrite
 from engines.artifact import FORMAT, WEIGHTS, levels_here
 
 QUANTIZATIONS = {
-    # name: (linears, vocabulary-sized matrices, bytes per cache element). The embedding and the head stay int8 in
-    # int4 models: they are where four bits cost most accuracy.
+    # name: (linears, vocabulary-sized matrices, bytes per cache element). The embedding and the head get six bits in
+    # int4 models: they are where four cost most accuracy, and eight buy none.
     "none": (Kind.FLOAT32, Kind.FLOAT32, 4),
     "int8": (Kind.INT8, Kind.INT8, 2),
-    "int4": (Kind.INT4, Kind.INT8, 2),
+    "int4": (Kind.INT4, Kind.INT6, 2),
 }
 DTYPES = {"none": "float32", "int8": "int8", "int4": "int4"}
 

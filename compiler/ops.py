@@ -11,11 +11,12 @@ from torch import Tensor, library
 
 
 class Kind(IntEnum):
-    """How a packed weight is stored. The numbers are those of compiler/native/linear.cpp."""
+    """How a packed weight is stored. The numbers are those of compiler/native/packed.h."""
 
     FLOAT32 = 0
     INT8 = 1
     INT4 = 2
+    INT6 = 3
 
 
 _library: Any = library.Library("engine", "DEF")  # type: ignore[no-untyped-call]

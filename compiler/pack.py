@@ -1,7 +1,8 @@
-"""Weight matrices -> the byte layouts that compiler/native/linear.cpp reads. Knows nothing of graphs or files.
+"""Weight matrices -> the byte layouts that compiler/native/packed.h describes. Knows nothing of graphs or files.
 
 Every layout is tiles of 16 output rows, so one file serves every instruction set. Scales are found without calibration
-data: int8 takes one scale per row; int4 one per row and 32 inputs, searched for the least squared error.
+data: int8 takes one scale per row; int4 and int6 one per row and 32 inputs, searched for the least squared error and
+itself stored in 8 bits, as a multiple of its row's unit.
 """
 
 import torch
@@ -11,7 +12,14 @@ from compiler.ops import Kind
 
 TILE = 16
 BLOCK = 32
-_CANDIDATES = 33
+BITS = {Kind.INT4: 4, Kind.INT6: 6}
+_SCALES_TOGETHER = 4  # blocks whose scales fill one line of 64 bytes
+_MOST_UNITS = 127
+_LARGEST_CODE = 0.8
+"""The part of the largest code that a row's largest weight must be able to have: the search seldom wants more."""
+_DIVISORS = torch.linspace(0.63, 1.19, 20).tolist()
+"""Scales to try: the largest weight divided by these parts of the largest code, of either sign."""
+_SEARCHED_AT_A_TIME = 2**14  # groups, so that they stay in a cache
 
 
 def _padded(weight: Tensor, inputs: int) -> Tensor:
@@ -27,7 +35,7 @@ def pack(weight: Tensor, kind: Kind) -> Tensor:
         tiles = _padded(weight, k).view(-1, TILE, k).transpose(1, 2)
         return tiles.contiguous().view(-1).view(torch.uint8)
     padded = _padded(weight, -(-k // BLOCK) * BLOCK)
-    return _pack_int8(padded) if kind == Kind.INT8 else _pack_int4(padded)
+    return _pack_int8(padded) if kind == Kind.INT8 else _pack_blocks(padded, BITS[kind])
 
 
 def _pack_int8(weight: Tensor) -> Tensor:
@@ -40,42 +48,55 @@ def _pack_int8(weight: Tensor) -> Tensor:
     return torch.cat([header, tiles], 1).view(-1)
 
 
-def int4_scales(groups: Tensor) -> Tensor:
-    """`[G, 32]` -> the scale `[G]` whose rounding to -8..7 leaves the least squared error.
+def block_scales(groups: Tensor, units: Tensor, bits: int) -> Tensor:
+    """`[G, 32]` and `[G]` -> the `[G]` numbers of units, -127 to 127, whose rounding leaves the least squared error.
 
-    Round-to-nearest would give the largest magnitude the code -8 (as in llama.cpp's Q4_0). Trying scales around that
-    one, of either sign, costs nothing at run time and removes a good part of the error.
+    Round-to-nearest would give the largest magnitude the lowest code (as in llama.cpp's Q4_0). Trying scales around
+    that one, of either sign, costs nothing at run time and removes a good part of the error.
     """
     extreme = groups.gather(1, groups.abs().argmax(1, keepdim=True)).squeeze(1)
     best = torch.zeros_like(extreme)
     error = torch.full_like(extreme, torch.inf)
-    for divisor in torch.linspace(-9.5, 9.5, 2 * _CANDIDATES).tolist():
-        if abs(divisor) < 5:
-            continue
-        scale = (extreme / divisor).half().float()
-        safe = torch.where(scale == 0, 1.0, scale)[:, None]
-        codes = (groups / safe).round_().clamp_(-8, 7)
-        now = (codes * safe - groups).square_().sum(1)
-        better = now < error
-        best = torch.where(better, scale, best)
-        error = torch.where(better, now, error)
+    for part in _DIVISORS:
+        for divisor in (-part * 2 ** (bits - 1), part * 2 ** (bits - 1)):
+            scale = (extreme / divisor / units).round_().clamp_(-_MOST_UNITS, _MOST_UNITS)
+            values = scale * units
+            now = (_codes(groups, values, bits) * values[:, None] - groups).square_().sum(1)
+            better = now < error
+            best = torch.where(better, scale, best)
+            error = torch.where(better, now, error)
     return best
 
 
-def _pack_int4(weight: Tensor) -> Tensor:
-    """`[16 t, K]` -> per tile: 16 float row scales, then per 32 inputs 16 half scales and `[4, 16, 4]` byte pairs."""
+def _codes(groups: Tensor, scales: Tensor, bits: int) -> Tensor:
+    """`[G, 32]` and `[G]` -> the integers of `bits` bits `[G, 32]`, negative ones too, that stand for the groups."""
+    half = 2 ** (bits - 1)
+    return (groups / torch.where(scales == 0, 1.0, scales)[:, None]).round_().clamp_(-half, half - 1)
+
+
+def _pack_blocks(weight: Tensor, bits: int) -> Tensor:
+    """`[16 t, K]` -> int4 or int6 tiles: one stream of lines of 64 bytes, scales just before their blocks."""
     n, k = weight.shape
+    tiles, blocks, half = n // TILE, k // BLOCK, 2 ** (bits - 1)
     groups = weight.reshape(-1, BLOCK)
-    scales = int4_scales(groups)
-    safe = torch.where(scales == 0, 1.0, scales)[:, None]
-    codes = (groups / safe).round_().clamp_(-8, 7).add_(8).to(torch.uint8)
-    tiles, blocks = n // TILE, k // BLOCK
-    # [tile, row, block, 4 lines, low or high, 4 inputs] -> [tile, block, line, row, 4 inputs]
-    codes = codes.view(tiles, TILE, blocks, 4, 2, 4).permute(0, 2, 3, 1, 5, 4)
-    pairs = (codes[..., 0] | (codes[..., 1] << 4)).reshape(tiles, blocks, -1)
-    halves = scales.view(tiles, TILE, blocks).transpose(1, 2).contiguous().half().view(torch.uint8)
-    body = torch.cat([halves.view(tiles, blocks, -1), pairs], 2).view(tiles, -1)
-    # The scale with which a row would be int8: the native code widens tiles with it for long prompts.
-    rows = (scales.abs().view(n, blocks).amax(1) * 8 / 127).clamp_min(1e-30)
-    header = rows.view(tiles, TILE).contiguous().view(torch.uint8).view(tiles, -1)
-    return torch.cat([header, body], 1).view(-1)
+    units = (weight.abs().amax(1) / (_LARGEST_CODE * half) / _MOST_UNITS).clamp_min(1e-30)  # [n]
+    scales, codes = [], []
+    unit = units.repeat_interleave(blocks)
+    for begin in range(0, len(groups), _SEARCHED_AT_A_TIME):
+        some = slice(begin, begin + _SEARCHED_AT_A_TIME)
+        scales.append(block_scales(groups[some], unit[some], bits))
+        codes.append(_codes(groups[some], scales[-1] * unit[some], bits).add_(half).to(torch.uint8))
+    # [tile, row, block, 8, 4 inputs] -> 8 lines of [tile, block, row * 4 inputs]
+    lines = torch.cat(codes).view(tiles, TILE, blocks, 8, 4).permute(3, 0, 2, 1, 4).reshape(8, tiles, blocks, 64)
+    parts = [(lines[j] & 15) | (lines[j + 1] << 4) for j in range(0, 8, 2)]
+    if bits == 6:
+        upper = lines >> 4
+        parts += [upper[j] | upper[j + 1] << 2 | upper[j + 2] << 4 | upper[j + 3] << 6 for j in (0, 4)]
+    missing = -blocks % _SCALES_TOGETHER
+    bodies = torch.nn.functional.pad(torch.cat(parts, 2), (0, 0, 0, missing))  # [tile, block, bytes]
+    together = (blocks + missing) // _SCALES_TOGETHER
+    counts = torch.cat(scales).to(torch.int8).view(torch.uint8).view(tiles, TILE, blocks).transpose(1, 2)
+    counts = torch.nn.functional.pad(counts, (0, 0, 0, missing)).reshape(tiles, together, -1)
+    stream = torch.cat([counts, bodies.view(tiles, together, -1)], 2).view(tiles, -1)
+    header = units.view(tiles, TILE).contiguous().view(torch.uint8).view(tiles, -1)
+    return torch.cat([header, stream[:, : stream.shape[1] - missing * bodies.shape[2]]], 1).view(-1)

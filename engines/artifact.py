@@ -13,7 +13,7 @@ from typing import Any
 
 from engines.errors import LoadError
 
-FORMAT = 1
+FORMAT = 2
 """Version of the manifest and of everything it describes. A reader accepts exactly its own."""
 
 MANIFEST = "manifest.json"

@@ -295,13 +295,14 @@ def test_the_floor_counts_the_bytes_that_the_compiler_packs() -> None:
     import torch
 
     from benchmarks.roofline.measure import BYTES
-    from compiler.ops import Kind
+    from compiler.build import DTYPES, QUANTIZATIONS
     from compiler.pack import pack
 
     weight = torch.zeros(64, 3200)
-    for kind, (linear, _) in ((Kind.FLOAT32, BYTES["float32"]), (Kind.INT8, BYTES["int8"]), (Kind.INT4, BYTES["int4"])):
-        packed = pack(weight, kind)
-        assert packed.numel() * packed.element_size() / weight.numel() == pytest.approx(linear, rel=0.01)
+    for dtype, kinds in QUANTIZATIONS.items():
+        for kind, expected in zip(kinds[:2], BYTES[DTYPES[dtype]], strict=True):
+            packed = pack(weight, kind)
+            assert packed.numel() * packed.element_size() / weight.numel() == pytest.approx(expected, rel=0.01)
 
 
 def test_an_artifact_of_another_compiler_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from compiler import codegen
 from compiler.ops import Kind
-from compiler.pack import BLOCK, int4_scales, pack
+from compiler.pack import BITS, BLOCK, block_scales, pack
 from tests import emulated
 from tests.kernels import BEST, RUNNABLE, Floats, Kernels
 
@@ -33,7 +33,7 @@ def random(*shape: int, seed: int = 0) -> Floats:
 
 
 def unpacked(packed: npt.NDArray[np.uint8], n: int, k: int, kind: Kind) -> Floats:
-    """The weight `[n, k]` that packed bytes stand for, read as linear.cpp's comment describes them."""
+    """The weight `[n, k]` that packed bytes stand for, read as packed.h's comment describes them."""
     tiles, blocks = -(-n // 16), -(-k // BLOCK)
     if kind == Kind.FLOAT32:
         return packed.view(np.float32).reshape(tiles, k, 16).transpose(0, 2, 1).reshape(-1, k)[:n]
@@ -42,12 +42,17 @@ def unpacked(packed: npt.NDArray[np.uint8], n: int, k: int, kind: Kind) -> Float
     if kind == Kind.INT8:
         codes = body[:, 64:].reshape(tiles, blocks * 8, 16, 4).transpose(0, 2, 1, 3).reshape(tiles, 16, -1)
         return ((codes.astype(np.float32) - 128) * rows[..., None]).reshape(tiles * 16, -1)[:n, :k]
-    groups = body[:, 64:].reshape(tiles, blocks, 288)
-    scales = groups[..., :32].copy().view(np.float16).astype(np.float32)  # [tiles, blocks, 16]
-    pairs = groups[..., 32:].reshape(tiles, blocks, 4, 16, 4)
-    nibbles = np.stack([pairs & 15, pairs >> 4], 3).astype(np.float32) - 8  # [tiles, blocks, line, half, row, 4]
-    values = nibbles * scales[:, :, None, None, :, None]
-    return values.transpose(0, 4, 1, 2, 3, 5).reshape(tiles * 16, -1)[:n, :k]
+    scales, at, bits = rows, 64, BITS[kind]
+    values = np.empty((blocks, tiles, 8, 16, 4), np.float32)
+    for b in range(blocks):
+        if b % 4 == 0:
+            scales, at = body[:, at : at + 64].view(np.int8).astype(np.float32) * np.tile(rows, 4), at + 64
+        lines, at = body[:, at : at + bits * 64].reshape(tiles, bits, 16, 4), at + bits * 64
+        found = np.stack([lines[:, :4] & 15, lines[:, :4] >> 4], 2).reshape(tiles, 8, 16, 4)
+        if bits == 6:
+            found += 16 * np.stack([lines[:, 4:] >> 2 * j & 3 for j in range(4)], 2).reshape(found.shape)
+        values[b] = (found - 2.0 ** (bits - 1)) * scales[:, None, b % 4 * 16 :, None][:, :, :16]
+    return values.transpose(1, 3, 0, 2, 4).reshape(tiles * 16, -1)[:n, :k]
 
 
 @pytest.mark.parametrize("kind", Kind)
@@ -64,7 +69,7 @@ def test_linear_equals_numpy_on_the_weights_that_were_packed(
     assert np.abs(got - bias - kernels.linear(x, packed, None, n, kind)).max() < 1e-4
 
 
-@pytest.mark.parametrize("kind", [Kind.INT8, Kind.INT4])
+@pytest.mark.parametrize("kind", [Kind.INT8, Kind.INT4, Kind.INT6])
 def test_activations_that_eight_bits_hold_give_exact_products(kernels: Kernels, kind: Kind) -> None:
     x = np.random.default_rng(0).integers(-127, 128, (1, 5, 128)).astype(np.float32)
     x[..., ::64] = 127  # every group's scale is 1
@@ -83,7 +88,7 @@ def test_an_outlier_does_not_blur_other_groups(kernels: Kernels) -> None:
     assert np.abs(kernels.linear(x, packed, None, 32, Kind.INT8) - exact).max() < 0.02 * np.abs(exact).max()
 
 
-@pytest.mark.parametrize("kind", [Kind.FLOAT32, Kind.INT8])
+@pytest.mark.parametrize("kind", [Kind.FLOAT32, Kind.INT8, Kind.INT6])
 def test_embedding_returns_the_rows_of_the_packed_weight(kernels: Kernels, kind: Kind) -> None:
     packed = pack(torch.from_numpy(random(37, 70)), kind).numpy()
     ids = np.array([[0, 36, 15, 16]])
@@ -148,7 +153,18 @@ def test_int4_scales_beat_rounding_to_the_largest_value() -> None:
         codes = (groups / scales[:, None]).round().clamp(-8, 7)
         return float((codes * scales[:, None] - groups).square().mean())
 
-    assert error(int4_scales(groups)) < 0.8 * error(groups.abs().amax(1) / 7)
+    units = (groups.abs().max() / 6.5 / 127).expand(len(groups))  # as in one row
+    counts = block_scales(groups, units, 4)
+    assert counts.abs().max() <= 127
+    assert (counts == counts.round()).all()
+    assert error(counts * units) < 0.8 * error(groups.abs().amax(1) / 7)
+
+
+@pytest.mark.parametrize(("kind", "most"), [(Kind.INT8, 0.012), (Kind.INT6, 0.025), (Kind.INT4, 0.1)])
+def test_packing_loses_no_more_than_its_bits(kind: Kind, most: float) -> None:
+    weight = random(64, 576)
+    lost = unpacked(pack(torch.from_numpy(weight), kind).numpy(), 64, 576, kind) - weight
+    assert np.sqrt(np.square(lost).mean()) < most
 
 
 def test_every_level_packs_a_matrix_of_zeros() -> None:

@@ -65,6 +65,20 @@ inline vfloat load_lanes(const half* p) {
 #endif
 }
 
+// __builtin_convertvector would take the bytes apart one by one.
+inline vfloat load_lanes(const int8_t* p) {
+#if defined(__AVX512VNNI__)
+  return (vfloat)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
+#elif defined(__AVX2__)
+  return (vfloat)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)));
+#else
+  int32_t four;
+  std::memcpy(&four, p, 4);
+  int16x8_t wide = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four)));
+  return (vfloat)vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
+#endif
+}
+
 inline void store_lanes(float* p, vfloat v) { store(p, v); }
 
 inline void store_lanes(half* p, vfloat v) {
@@ -99,15 +113,11 @@ struct Operand {
 };
 constexpr int kByteBias = 128;
 inline Operand operand_byte(vbytes w) { return {w}; }
-inline Operand operand_nibble(vbytes w) { return {w}; }
+inline Operand operand_small(vbytes w) { return {w}; }
 inline vint dot_byte(vint acc, Operand o, int32_t a) {
   return (vint)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)o.w, _mm512_set1_epi32(a));
 }
-inline vint dot_nibble(vint acc, Operand o, int32_t a) { return dot_byte(acc, o, a); }
-inline vbytes low_nibbles(vbytes w) { return w & 15; }
-inline vbytes high_nibbles(vbytes w) {
-  return (vbytes)_mm512_and_si512(_mm512_srli_epi16((__m512i)w, 4), _mm512_set1_epi8(15));
-}
+inline vint dot_small(vint acc, Operand o, int32_t a) { return dot_byte(acc, o, a); }
 #elif defined(__AVX2__)
 // maddubs saturates at 16 bits on unsigned times signed bytes, so bytes are multiplied as |w| * (a with w's sign):
 // 2 * 127 * 127 still fits.
@@ -119,18 +129,14 @@ inline Operand operand_byte(vbytes w) {
   __m256i s = _mm256_xor_si256((__m256i)w, _mm256_set1_epi8((char)0x80));
   return {_mm256_sign_epi8(s, s), s};
 }
-inline Operand operand_nibble(vbytes w) { return {(__m256i)w, (__m256i)w}; }
+inline Operand operand_small(vbytes w) { return {(__m256i)w, (__m256i)w}; }
 inline vint dot_byte(vint acc, Operand o, int32_t a) {
   __m256i p = _mm256_maddubs_epi16(o.magnitude, _mm256_sign_epi8(_mm256_set1_epi32(a), o.sign));
   return acc + (vint)_mm256_madd_epi16(p, _mm256_set1_epi16(1));
 }
-inline vint dot_nibble(vint acc, Operand o, int32_t a) {
+inline vint dot_small(vint acc, Operand o, int32_t a) {
   __m256i p = _mm256_maddubs_epi16(o.magnitude, _mm256_set1_epi32(a));
   return acc + (vint)_mm256_madd_epi16(p, _mm256_set1_epi16(1));
-}
-inline vbytes low_nibbles(vbytes w) { return w & 15; }
-inline vbytes high_nibbles(vbytes w) {
-  return (vbytes)_mm256_and_si256(_mm256_srli_epi16((__m256i)w, 4), _mm256_set1_epi8(15));
 }
 #else
 struct Operand {
@@ -138,15 +144,12 @@ struct Operand {
 };
 constexpr int kByteBias = 0;
 inline Operand operand_byte(vbytes w) { return {vreinterpretq_s8_u8(veorq_u8((uint8x16_t)w, vdupq_n_u8(0x80)))}; }
-inline Operand operand_nibble(vbytes w) { return {vreinterpretq_s8_u8((uint8x16_t)w)}; }
+inline Operand operand_small(vbytes w) { return {vreinterpretq_s8_u8((uint8x16_t)w)}; }
 inline vint dot_byte(vint acc, Operand o, int32_t a) {
   return (vint)vdotq_s32((int32x4_t)acc, o.w, vreinterpretq_s8_s32(vdupq_n_s32(a)));
 }
-inline vint dot_nibble(vint acc, Operand o, int32_t a) { return dot_byte(acc, o, a); }
-inline vbytes low_nibbles(vbytes w) { return w & 15; }
-inline vbytes high_nibbles(vbytes w) { return w >> 4; }
+inline vint dot_small(vint acc, Operand o, int32_t a) { return dot_byte(acc, o, a); }
 #endif
-constexpr int kNibbleBias = 8;
 
 inline int32_t four_bytes(const int8_t* p) {
   int32_t v;

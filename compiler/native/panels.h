@@ -1,0 +1,201 @@
+// Integer products: R tokens, quantised on the fly, times T tiles of packed int8, int4 or int6 weights.
+//
+// Activations get one scale per token and 64 inputs, so outliers in one group do not blur the others.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "packed.h"
+
+namespace {
+
+constexpr int64_t kGroup = 64;  // inputs that share an activation scale
+
+// Quantised activations of `rows` tokens.
+struct Activations {
+  int64_t k, groups, blocks;
+  int8_t* bytes;   // [rows, k]
+  float* scales;   // [rows, groups]
+  int32_t* sums;   // [rows, blocks]
+
+  static size_t size(int64_t rows, int64_t k) {
+    return rows * (padded(k) + 4 * ((padded(k) + kGroup - 1) / kGroup) + 4 * (padded(k) / kBlock)) + 192;
+  }
+  Activations(char* memory, int64_t rows, int64_t inputs)
+      : k(padded(inputs)), groups((k + kGroup - 1) / kGroup), blocks(k / kBlock) {
+    bytes = reinterpret_cast<int8_t*>(memory);
+    scales = reinterpret_cast<float*>(memory + round_up(rows * k, 64));
+    sums = reinterpret_cast<int32_t*>(scales + round_up(rows * groups, 16));
+  }
+  void quantise(int64_t row, const float* x, int64_t inputs) const {
+    for (int64_t g = 0; g < groups; ++g) {
+      int64_t begin = g * kGroup, end = std::min(begin + kGroup, k);
+      float padded_group[kGroup] = {};
+      const float* values = x + begin;
+      if (end > inputs) {
+        std::copy(x + begin, x + std::max(begin, inputs), padded_group);
+        values = padded_group;
+      }
+      vfloat tops{};
+      for (int64_t i = 0; i < end - begin; i += kLanes) tops = vmax(tops, magnitude(load<vfloat>(values + i)));
+      float top = 0;
+      for (int i = 0; i < kLanes; ++i) top = std::max(top, tops[i]);
+      float inverse = top > 0 ? 127.0f / top : 0.0f;
+      scales[row * groups + g] = top / 127.0f;
+      for (int64_t b = begin; b < end; b += kBlock) {
+        vint sum{};
+        for (int64_t i = b; i < b + kBlock; i += kLanes) {
+          // Adding 1.5 * 2^23 leaves the value, rounded to nearest, in the low bits.
+          vint q = (vint)(load<vfloat>(values + i - begin) * inverse + 12582912.0f) - 0x4B400000;
+          store(bytes + row * k + i, __builtin_convertvector(q, vsigned));
+          sum += q;
+        }
+        int32_t total = 0;
+        for (int i = 0; i < kLanes; ++i) total += sum[i];
+        sums[row * blocks + b / kBlock] = total;
+      }
+    }
+  }
+};
+
+// Where the results of one panel go: y[row * n + column], rows of tiles that may stick out past n.
+struct Output {
+  float* y;
+  const float* bias;
+  int64_t n;
+  void put(int64_t row, int64_t column, int part, vfloat v) const {
+    int64_t first = column + part * kLanes;
+    if (first + kLanes <= n) {
+      store(y + row * n + first, bias ? v + load<vfloat>(bias + first) : v);
+    } else {
+      for (int64_t i = first; i < n; ++i) y[row * n + i] = v[i - first] + (bias ? bias[i] : 0.0f);
+    }
+  }
+};
+
+// R tokens times T tiles of int8 weights. `w` points at a tile's header.
+template <int R, int T>
+void int8_panel(const Activations& a, int64_t row, const char* w, int64_t tile_stride, int64_t column, const Output& out) {
+  vfloat total[R][T * kParts] = {};
+  const char* quants = w + kLine;
+  for (int64_t g = 0; g < a.groups; ++g) {
+    int64_t begin = g * kGroup, end = std::min(begin + kGroup, a.k);
+    vint acc[R][T * kParts];
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const int32_t* sums = a.sums + (row + r) * a.blocks + begin / kBlock;
+      vint start = splat(-kByteBias * (sums[0] + (end - begin > kBlock ? sums[1] : 0)));
+#pragma GCC unroll 16
+      for (int t = 0; t < T * kParts; ++t) acc[r][t] = start;
+    }
+    for (int64_t k = begin; k < end; k += 4) {
+      Operand o[T * kParts];
+#pragma GCC unroll 16
+      for (int t = 0; t < T; ++t)
+#pragma GCC unroll 4
+        for (int p = 0; p < kParts; ++p)
+          o[t * kParts + p] = operand_byte(load<vbytes>(quants + t * tile_stride + k * kTile + p * kLanes * 4));
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+        int32_t x = four_bytes(a.bytes + (row + r) * a.k + k);
+#pragma GCC unroll 16
+        for (int t = 0; t < T * kParts; ++t) acc[r][t] = dot_byte(acc[r][t], o[t], x);
+      }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      vfloat scale = splat(a.scales[(row + r) * a.groups + g]);
+#pragma GCC unroll 16
+      for (int t = 0; t < T * kParts; ++t) total[r][t] += to_float(acc[r][t]) * scale;
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int t = 0; t < T; ++t)
+      for (int p = 0; p < kParts; ++p)
+        out.put(row + r, column + t * kTile, p,
+                total[r][t * kParts + p] * load<vfloat>(w + t * tile_stride + p * kLanes * 4));
+}
+
+// The same for int4 and int6.
+template <int kBits, int R, int T>
+void block_panel(const Activations& a, int64_t row, const char* w, int64_t tile_stride, int64_t column, const Output& out) {
+  vfloat total[R][T * kParts] = {};
+  Blocks<kBits> blocks(w);
+  for (int64_t b = 0; b < a.blocks; ++b) {
+    blocks.step();
+    vint acc[R][T * kParts];
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      vint start = splat(-blocks.kBias * a.sums[(row + r) * a.blocks + b]);
+#pragma GCC unroll 16
+      for (int t = 0; t < T * kParts; ++t) acc[r][t] = start;
+    }
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) {
+      Operand o[T * kParts];
+#pragma GCC unroll 16
+      for (int t = 0; t < T; ++t)
+#pragma GCC unroll 4
+        for (int p = 0; p < kParts; ++p)
+          o[t * kParts + p] =
+              operand_small(block_weights<kBits, vbytes>(blocks.bytes + t * tile_stride, j, p * kLanes * 4));
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+        int32_t x = four_bytes(a.bytes + (row + r) * a.k + b * kBlock + j * 4);
+#pragma GCC unroll 16
+        for (int t = 0; t < T * kParts; ++t) acc[r][t] = dot_small(acc[r][t], o[t], x);
+      }
+    }
+#pragma GCC unroll 16
+    for (int t = 0; t < T; ++t)
+#pragma GCC unroll 4
+      for (int p = 0; p < kParts; ++p) {
+        vfloat scale = load_lanes((const int8_t*)blocks.scales + t * tile_stride + p * kLanes);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r)
+          total[r][t * kParts + p] +=
+              to_float(acc[r][t * kParts + p]) * (scale * a.scales[(row + r) * a.groups + b * kBlock / kGroup]);
+      }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int t = 0; t < T; ++t)
+      for (int p = 0; p < kParts; ++p)
+        out.put(row + r, column + t * kTile, p,
+                total[r][t * kParts + p] * load<vfloat>(w + t * tile_stride + p * kLanes * 4));
+}
+
+// Rows and tiles per register block, for long prompts and for single tokens.
+#if defined(__AVX512VNNI__)
+constexpr int kIntRows = 6, kIntTiles = 4;
+#else
+constexpr int kIntRows = 4, kIntTiles = 1;
+#endif
+
+template <int R, int T>
+void panel(int kind, const Activations& a, int64_t row, const char* w, int64_t stride, int64_t column, const Output& o) {
+  if (kind == kInt8) return int8_panel<R, T>(a, row, w, stride, column, o);
+  if (kind == kInt4) return block_panel<4, R, T>(a, row, w, stride, column, o);
+  return block_panel<6, R, T>(a, row, w, stride, column, o);
+}
+
+template <int T>
+void panel_rows(int kind, const Activations& a, int64_t row, int64_t rows, const char* w, int64_t stride,
+                int64_t column, const Output& o) {
+  for (; rows >= kIntRows; row += kIntRows, rows -= kIntRows) panel<kIntRows, T>(kind, a, row, w, stride, column, o);
+  if constexpr (kIntRows > 4)
+    if (rows >= 4) panel<4, T>(kind, a, row, w, stride, column, o), row += 4, rows -= 4;
+  if (rows >= 2) panel<2, T>(kind, a, row, w, stride, column, o), row += 2, rows -= 2;
+  if (rows >= 1) panel<1, T>(kind, a, row, w, stride, column, o);
+}
+
+void integer_tiles(int kind, const Activations& a, int64_t row, int64_t rows, const char* w, int64_t stride,
+                   int64_t first, int64_t last, const Output& o) {
+  int64_t t = first;
+  // A single row is bound by memory, and one stream of weights is prefetched better than several.
+  for (; rows > 1 && t + kIntTiles <= last; t += kIntTiles)
+    panel_rows<kIntTiles>(kind, a, row, rows, w + (t - first) * stride, stride, t * kTile, o);
+  for (; t < last; ++t) panel_rows<1>(kind, a, row, rows, w + (t - first) * stride, stride, t * kTile, o);
+}
+
+}  // namespace
