@@ -78,6 +78,15 @@ def test_activations_that_eight_bits_hold_give_exact_products(kernels: Kernels, 
     np.testing.assert_allclose(kernels.linear(x, packed, None, 80, kind), exact, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", [Kind.INT4, Kind.INT6])
+def test_weights_widened_for_a_long_prompt_are_rounded_to_nearest(kernels: Kernels, kind: Kind) -> None:
+    x = np.random.default_rng(0).integers(0, 128, (1, 53, 128)).astype(np.float32)  # all positive: a bias would add up
+    x[..., ::64] = 127
+    packed = pack(torch.from_numpy(random(80, 128)), kind).numpy()
+    exact = x.astype(np.float64) @ unpacked(packed, 80, 128, kind).T.astype(np.float64)
+    assert np.abs(kernels.linear(x, packed, None, 80, kind) - exact).max() < 0.02 * np.abs(exact).max()
+
+
 def test_an_outlier_does_not_blur_other_groups(kernels: Kernels) -> None:
     x = random(1, 1, 128)
     x[0, 0, 0] = 10_000
