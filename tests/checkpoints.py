@@ -55,7 +55,12 @@ def make_checkpoint(
     config.update(changes)
     config.eos_token_id, config.bos_token_id, config.pad_token_id = 0, 0, 0
     config.initializer_range = 0.2  # large enough that greedy text varies instead of repeating one token
-    model = AutoModelForCausalLM.from_config(config).to(dtype)  # type: ignore[no-untyped-call]
+    model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:  # norms and biases, which are all ones and zeros at first and would test nothing
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    model.to(dtype)
     model.save_pretrained(directory)
     write_tokenizer(directory)
     return directory
