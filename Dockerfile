@@ -18,10 +18,10 @@ ARG MODEL=models/demo
 ARG MODEL_REVISION=
 ARG ENGINE=transformers
 WORKDIR /build
-COPY model_files.py ./
-COPY tools/prepare_model.py tools/
+COPY startup startup
+COPY image/prepare_model.py image/
 COPY models models
-RUN PYTHONPATH=/build python3 tools/prepare_model.py "${MODEL}" /opt/model --revision "${MODEL_REVISION}" \
+RUN PYTHONPATH=/build python3 image/prepare_model.py "${MODEL}" /opt/model --revision "${MODEL_REVISION}" \
     --engine "${ENGINE}" --check
 
 # ---- build: compilers, packages, the prepared model; only what is copied out of it is in the image ----
@@ -37,11 +37,11 @@ RUN if command -v dnf >/dev/null; then dnf install -y gcc-c++ && dnf clean all; 
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ARG ENGINE=transformers
 WORKDIR /build
-COPY tools/install_packages.sh tools/finish_packages.py tools/
+COPY image/install_packages.sh image/finish_packages.py image/
 COPY requirements.txt build/wheels* wheels/
-RUN tools/install_packages.sh wheels/requirements.txt /opt/python \
+RUN image/install_packages.sh wheels/requirements.txt /opt/python \
     && PYTHONPATH=/opt/python python3 -c 'import sys, torch; sys.exit(torch.version.cuda and "this is a CUDA build of torch")' \
-    && if [ "${ENGINE}" != compiled ]; then python3 tools/finish_packages.py /opt/python; fi
+    && if [ "${ENGINE}" != compiled ]; then python3 image/finish_packages.py /opt/python; fi
 
 ARG MODEL=models/demo
 ARG MODEL_REVISION=
@@ -50,7 +50,7 @@ ARG CONTEXT_LENGTH=
 COPY compiler compiler
 COPY engines engines
 COPY --from=checkpoint /build .
-RUN PYTHONPATH=/build:/opt/python python3 tools/prepare_model.py "${MODEL}" /opt/model --revision "${MODEL_REVISION}" \
+RUN PYTHONPATH=/build:/opt/python python3 image/prepare_model.py "${MODEL}" /opt/model --revision "${MODEL_REVISION}" \
     --engine "${ENGINE}" --quantize "${QUANTIZE}" --context-length "${CONTEXT_LENGTH}"
 
 # The compiled engine runs without the libraries it was compiled with, save the compiler's own, which a base may lack.
@@ -59,15 +59,17 @@ RUN mkdir -p /opt/lib && if [ "${ENGINE}" = compiled ]; then \
             cp -L "$(g++ -print-file-name=${library})" /opt/lib/; done \
         && rm -rf /opt/python \
         && grep -vE '^(torch|transformers|accelerate|safetensors)=' wheels/requirements.txt >requirements-compiled.txt \
-        && tools/install_packages.sh requirements-compiled.txt /opt/python \
-        && python3 tools/finish_packages.py /opt/python; fi
+        && image/install_packages.sh requirements-compiled.txt /opt/python \
+        && python3 image/finish_packages.py /opt/python; fi
 
+COPY api /var/task/api
 COPY aws /var/task/aws
 COPY engines /var/task/engines
-COPY inference /var/task/inference
+COPY generation /var/task/generation
 COPY server /var/task/server
+COPY startup /var/task/startup
 COPY *.py /var/task/
-RUN python3 -m compileall -q --invalidation-mode unchecked-hash /var/task && chmod -R a+rX /var/task /opt/model
+RUN rm -rf /var/task/engines/native && python3 -m compileall -q --invalidation-mode unchecked-hash /var/task && chmod -R a+rX /var/task /opt/model
 
 # ---- the image ----
 # checkov:skip=CKV_DOCKER_2:Lambda asks the runtime client for its health; as a server the image has GET /health

@@ -1,11 +1,11 @@
 """FastAPI entry point: the service of the Lambda handler behind a server of its own. `uvicorn app:app`, `make serve`.
 
 The model is loaded in the lifespan hook, once per worker process, before the socket listens. Bodies are read and
-answered by `inference/routes.py`, as in Lambda; what a server needs beyond that is in `server/`.
+answered by `api/routes.py`, as in Lambda; what a server needs beyond that is in `server/`.
 """
 
 # isort: split
-import process_clock  # noqa: F401  first, because it reads how old the process is
+from startup import process_clock  # noqa: F401  first, because it reads how old the process is
 
 # isort: split
 import asyncio
@@ -21,9 +21,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
-from aws.secrets import make_keys
-from inference.errors import ApiError, MethodNotAllowedError
-from inference.response_types import (
+from api.errors import ApiError, MethodNotAllowedError
+from api.response_types import (
     ChatCompletion,
     ChatCompletionChunk,
     Completion,
@@ -32,15 +31,16 @@ from inference.response_types import (
     ModelObject,
     Readiness,
 )
-from inference.routes import HttpRequest, HttpResponse, check_key, check_route, error_response, handle
+from api.routes import HttpRequest, HttpResponse, check_key, check_route, error_response, handle
+from aws.secrets import make_keys
 from model_loader import get_model
-from read_ahead import read_ahead
 from server.answers import GeneratedAnswer
 from server.bodies import read_body
 from server.documentation import answered, document, error_responses, streamed
 from server.front import SERVER_ROUTES, Front
 from server.serving import DrainingError, Serving
 from settings import Settings
+from startup.read_ahead import read_ahead
 
 logger = logging.getLogger("uvicorn.error")
 

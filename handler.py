@@ -4,11 +4,11 @@ The module's globals are the point of the project: importing this file is the co
 every later invocation in the same execution environment finds it here.
 """
 
-import process_clock  # noqa: F401  first, because it reads how old the process is
+from startup import process_clock  # noqa: F401  first, because it reads how old the process is
 
 # isort: split
-from read_ahead import read_ahead
 from settings import Settings
+from startup.read_ahead import read_ahead
 
 SETTINGS = Settings.from_env()
 read_ahead(SETTINGS.model_dir)
@@ -21,14 +21,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from api.errors import ApiError, InternalError, InvalidRequestError
+from api.routes import error_response, handle
+from api.schema import ChatRequest, CompletionRequest, validate
+from api.service import Service
 from aws import snapstart
 from aws.events import BatchEvent, DirectEvent, HttpEvent, ScheduledEvent, parse_event, shape_response
 from aws.observability import logger, make_tracer, record_error, record_generation, record_load, record_restore
 from aws.secrets import make_keys
-from inference.errors import ApiError, InternalError, InvalidRequestError
-from inference.routes import error_response, handle
-from inference.schema import ChatRequest, CompletionRequest, validate
-from inference.service import Service
 from model_loader import get_model
 
 MAX_RESPONSE_BYTES = 6_000_000

@@ -4,7 +4,7 @@
 Lambda handler and the FastAPI application both call it, and nothing else loads a model.
 """
 
-import process_clock
+from startup import process_clock
 
 # isort: split
 import importlib
@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
+from api.chat import load_chat_template
+from api.model import Model, generation_defaults
 from engines.base import Engine
 from engines.errors import LoadError
 from engines.machine import usable_vcpus
-from inference.chat import load_chat_template
-from inference.model import Model, generation_defaults
-from inference.tokenizer import Tokenizer, read_json
+from generation.tokenizer import Tokenizer, read_json
 from settings import Settings
 
 FETCHED = Path("/tmp/models")

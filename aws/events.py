@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import unquote
 
-from inference.errors import InvalidRequestError
-from inference.routes import HttpRequest, HttpResponse
+from api.errors import InvalidRequestError
+from api.routes import HttpRequest, HttpResponse
 
 Source = Literal["rest-api", "http-api", "function-url", "alb", "alb-multi"]
 

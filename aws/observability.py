@@ -10,9 +10,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from aws_lambda_powertools import Logger, Metrics, single_metric
 from aws_lambda_powertools.metrics import MetricUnit
 
-from inference.errors import ApiError
-from inference.model import Model
-from inference.response_types import Timings, Usage
+from api.errors import ApiError
+from api.model import Model
+from api.response_types import Timings, Usage
 
 SERVICE = "causal-lm"
 NAMESPACE = "CausalLM"

@@ -27,7 +27,7 @@ from aws import s3_checksums
 from aws.observability import logger
 from aws.s3_transfer import WORKERS, GaveUpError, Progress, RemoteFile, download
 from engines.errors import LoadError
-from model_files import MANIFEST, SHARD_INDEX, is_served, missing_from
+from startup.model_files import MANIFEST, SHARD_INDEX, is_served, missing_from
 
 READ_TIMEOUT = 10.0
 """Seconds without a byte after which a read counts as broken and is taken up again."""

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
+from api.keys import ApiKeys
 from engines.errors import LoadError
-from inference.keys import ApiKeys
 from settings import Settings
 
 CONNECT_SECONDS = 3

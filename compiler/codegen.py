@@ -18,7 +18,7 @@ from compiler import ops
 from compiler.errors import UnsupportedModelError
 from engines.artifact import levels_here, machine_of
 
-NATIVE = Path(__file__).parent / "native"
+NATIVE = Path(__file__).parent.parent / "engines" / "native"
 
 LEVEL_FLAGS = {
     "x86-64-v3": ["-march=x86-64-v3", "-mtune=generic"],
@@ -90,7 +90,7 @@ def compiler(level: str) -> str:
 
 
 def build_runtime(level: str, directory: Path) -> None:
-    """Compile compiler/native into `directory`/engine.so.
+    """Compile engines/native into `directory`/engine.so.
 
     Its name for the linker is its place, so that graphs find the kernels beside them, whatever else a process opened.
     """

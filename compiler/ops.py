@@ -1,4 +1,4 @@
-"""The three operators that the graphs call and compiler/native implements. Here: only their signatures and shapes.
+"""The three operators that the graphs call and engines/native implements. Here: only their signatures and shapes.
 
 They exist so that torch.export and Inductor can carry them; calling them from Python is not possible.
 """
@@ -11,7 +11,7 @@ from torch import Tensor, library
 
 
 class Kind(IntEnum):
-    """How a packed weight is stored. The numbers are those of compiler/native/packed.h."""
+    """How a packed weight is stored. The numbers are those of engines/native/packed.h."""
 
     FLOAT32 = 0
     INT8 = 1

@@ -1,4 +1,4 @@
-"""Weight matrices -> the byte layouts that compiler/native/packed.h describes. Knows nothing of graphs or files.
+"""Weight matrices -> the byte layouts that engines/native/packed.h describes. Knows nothing of graphs or files.
 
 Every layout is tiles of 16 output rows, so one file serves every instruction set. Scales are found without calibration
 data: int8 takes one scale per row; int4 and int6 one per row and 32 inputs, searched for the least squared error and

@@ -10,7 +10,7 @@ from typing import Any
 
 from tokenizers import Tokenizer as RustTokenizer
 
-from inference.tokenizer import Tokenizer
+from generation.tokenizer import Tokenizer
 
 FILE = "tokenizer.json"
 

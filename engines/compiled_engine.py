@@ -13,7 +13,7 @@ from engines import artifact
 from engines.base import Logits, TokenIds
 from engines.errors import LoadError
 from engines.machine import require_memory
-from engines.native import NativeEngine
+from engines.native_library import NativeEngine
 
 _TILE = 16  # tokens per tile of the native cache layout
 

@@ -12,7 +12,7 @@ TEMPLATE_VARIANT := build/template-variant.yaml
 
 image: $(VENV)/sam/ready  ## build the image as `sam build` does; print its size and its largest parts
 	$(SAM) build --config-env local --parameter-overrides BaseImage=$(BASE_IMAGE) $(PARAMETERS)
-	@$(PYTHON) -m tools.image_report $(IMAGE)
+	@$(PYTHON) -m image.image_report $(IMAGE)
 
 invoke: $(VENV)/sam/ready  ## invoke the image with EVENT=events/direct.json
 	$(SAM) local invoke CausalLM --config-env local --event $(EVENT)

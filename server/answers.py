@@ -13,10 +13,10 @@ from functools import partial
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from inference.errors import ApiError, InternalError
-from inference.generation import Deadline
-from inference.preparation import Job
-from inference.routes import STREAM_HEADERS, HttpResponse, json_response, parse_request, server_sent_event
+from api.errors import ApiError, InternalError
+from api.preparation import Job
+from api.routes import STREAM_HEADERS, HttpResponse, json_response, parse_request, server_sent_event
+from generation.token_loop import Deadline
 from server.serving import Serving
 from server.slots import Place
 

@@ -7,8 +7,8 @@ import asyncio
 
 from starlette.requests import Request
 
-from inference.errors import InvalidRequestError
-from inference.routes import body_too_large
+from api.errors import InvalidRequestError
+from api.routes import body_too_large
 
 
 class SlowBodyError(InvalidRequestError):

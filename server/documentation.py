@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from msgspec.json import schema_components
 
-from inference.response_types import (
+from api.response_types import (
     ChatCompletion,
     ChatCompletionChunk,
     Completion,
@@ -20,7 +20,7 @@ from inference.response_types import (
     ModelObject,
     Readiness,
 )
-from inference.routes import REQUEST_KINDS
+from api.routes import REQUEST_KINDS
 
 RESPONSES = (ChatCompletion, ChatCompletionChunk, Completion, ErrorEnvelope, Health, ModelList, ModelObject, Readiness)
 SCHEMAS = "#/components/schemas/"

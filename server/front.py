@@ -10,9 +10,9 @@ import uuid
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.errors import InternalError
+from api.routes import METHODS, MODEL_PREFIX, error_response
 from engines.errors import LoadError
-from inference.errors import InternalError
-from inference.routes import METHODS, MODEL_PREFIX, error_response
 from server.answers import send_whole
 
 logger = logging.getLogger("uvicorn.error")

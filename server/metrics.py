@@ -9,8 +9,8 @@ import os
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from inference.model import Model
-from inference.response_types import Timings, Usage
+from api.model import Model
+from api.response_types import Timings, Usage
 
 PREFIX = "causal_lm_"
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)

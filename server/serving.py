@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from inference.errors import ServiceUnavailableError
-from inference.keys import ApiKeys
-from inference.model import Model
-from inference.service import Service
+from api.errors import ServiceUnavailableError
+from api.keys import ApiKeys
+from api.model import Model
+from api.service import Service
 from server.metrics import Metrics
 from server.slots import DRAINING, Slots
 from settings import Settings

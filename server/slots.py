@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import TypeVar
 
-from inference.errors import ApiError, RateLimitError, ServiceUnavailableError
-from inference.generation import Deadline
+from api.errors import ApiError, RateLimitError, ServiceUnavailableError
+from generation.token_loop import Deadline
 
 T = TypeVar("T")
 

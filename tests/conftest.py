@@ -9,7 +9,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["POWERTOOLS_METRICS_NAMESPACE"] = "CausalLM"
 
 import model_loader
-from inference.model import Model
+from api.model import Model
 from settings import Settings
 from tests.checkpoints import make_checkpoint
 

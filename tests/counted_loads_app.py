@@ -3,8 +3,8 @@
 import os
 
 import model_loader
+from api.model import Model
 from app import app
-from inference.model import Model
 from settings import Settings
 
 __all__ = ["app"]

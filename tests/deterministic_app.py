@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import app as production
-from inference.model import Model
+from api.model import Model
 from settings import Settings
 from tests.deterministic_engine import DeterministicEngine, deterministic_model, read_tokenizer
 

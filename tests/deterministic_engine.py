@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from api.chat import ChatTemplate
+from api.model import Model
 from engines.base import Logits, TokenIds
-from inference.chat import ChatTemplate
-from inference.model import Model
-from inference.tokenizer import Tokenizer
+from generation.tokenizer import Tokenizer
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"

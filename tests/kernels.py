@@ -1,4 +1,4 @@
-"""The kernels of compiler/native as Python calls, through their C interface."""
+"""The kernels of engines/native as Python calls, through their C interface."""
 
 import ctypes
 from pathlib import Path

@@ -166,7 +166,7 @@ def test_a_cache_is_never_larger_than_the_context(engine: CompiledEngine, capaci
 def test_a_cold_start_imports_neither_torch_nor_transformers(llama_artifact: Path) -> None:
     code = """
 import sys, model_loader, numpy as np
-from inference.generation import GenerationParams, generate
+from generation.token_loop import GenerationParams, generate
 model = model_loader.get_model()
 prompt = model.tokenizer.encode("the quick")
 chunks = list(generate(model.engine, model.tokenizer, prompt, GenerationParams(max_tokens=5)))

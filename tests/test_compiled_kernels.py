@@ -1,4 +1,4 @@
-"""The kernels of compiler/native against numpy: at every level this CPU can run, and at aarch64's under qemu."""
+"""The kernels of engines/native against numpy: at every level this CPU can run, and at aarch64's under qemu."""
 
 from pathlib import Path
 

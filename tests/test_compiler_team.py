@@ -1,4 +1,4 @@
-"""The engine's threads (compiler/native/team.cpp), under the thread sanitizer."""
+"""The engine's threads (engines/native/team.cpp), under the thread sanitizer."""
 
 import subprocess
 from pathlib import Path

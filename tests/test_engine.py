@@ -9,12 +9,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import model_loader
+from api.model import Model
 from engines.base import TokenIds
 from engines.machine import usable_vcpus
 from engines.transformers_engine import TransformersEngine
-from inference.generation import GenerationParams, generate
-from inference.model import Model
-from inference.sampling import SamplingParams
+from generation.sampling import SamplingParams
+from generation.token_loop import GenerationParams, generate
 from settings import Settings
 from tests.checkpoints import CONFIGS, CONTEXT, VOCAB, make_checkpoint
 

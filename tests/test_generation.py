@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from api.model import Model
 from engines.base import Logits, TokenIds
 from engines.transformers_engine import TransformersEngine
-from inference.generation import DEADLINE_MARGIN, Chunk, GenerationParams, generate
-from inference.model import Model
-from inference.sampling import SamplingParams
-from inference.stopping import StopMatcher
+from generation.sampling import SamplingParams
+from generation.stopping import StopMatcher
+from generation.token_loop import DEADLINE_MARGIN, Chunk, GenerationParams, generate
 
 GREEDY = SamplingParams(temperature=0.0)
 

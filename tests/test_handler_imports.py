@@ -11,19 +11,19 @@ import pytest
 from settings import ROOT
 
 ALLOWED = {
+    "api",
     "aws",
     "aws_lambda_powertools",
     "botocore",  # the bare package, which Powertools' user agent looks at; see NEVER
     "engines",
+    "generation",
     "handler",
-    "inference",
     "jmespath",
     "model_loader",
     "msgspec",
     "numpy",
-    "process_clock",
-    "read_ahead",
     "settings",
+    "startup",
     "tokenizers",
     "typing_extensions",
 }

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inference.model import Model
-from inference.schema import ChatRequest, CompletionRequest, validate
-from inference.service import Answer, Service
+from api.model import Model
+from api.schema import ChatRequest, CompletionRequest, validate
+from api.service import Answer, Service
 from tests.deterministic_engine import DeterministicEngine, deterministic_model, read_tokenizer
 from tests.running_server import PATIENCE
 

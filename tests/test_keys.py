@@ -14,10 +14,10 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from api.errors import AuthenticationError
+from api.keys import RETRY_SECONDS, ApiKeys
 from aws.secrets import make_keys, parse_keys
 from engines.errors import LoadError
-from inference.errors import AuthenticationError
-from inference.keys import RETRY_SECONDS, ApiKeys
 from settings import Settings
 from tests.running_server import PATIENCE, ROOT, wait_until
 
@@ -83,7 +83,7 @@ def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
         compared.append((len(a), len(b)))
         return bool(original(a, b))
 
-    monkeypatch.setattr("inference.keys.hmac.compare_digest", counted)
+    monkeypatch.setattr("api.keys.hmac.compare_digest", counted)
     keys = ApiKeys(["first", "the second, which is longer", "third"])
     for key in ("first", "third", "none of them, and longer than all of them together"):
         compared.clear()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import model_loader
-from inference.model import Model
+from api.model import Model
 from settings import Settings
 from tests.file_opens import FileOpens
 from tools.load_per_request import compare

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.keys import ApiKeys
+from api.keys import ApiKeys
 from server.serving import Serving
 from settings import Settings
 from tests.deterministic_engine import DeterministicEngine, deterministic_model, read_tokenizer

@@ -85,7 +85,7 @@ def prepare(
 ) -> subprocess.CompletedProcess[str]:
     """Run the step as the Dockerfile does."""
     return subprocess.run(
-        [sys.executable, "tools/prepare_model.py", str(model), str(out), *options],
+        [sys.executable, "image/prepare_model.py", str(model), str(out), *options],
         cwd=ROOT,
         env={
             **os.environ,

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from read_ahead import read_ahead
+from startup.read_ahead import read_ahead
 
 PAGES = 64
 
@@ -47,7 +47,8 @@ def test_what_is_no_directory_is_left_to_the_loader(tmp_path: Path) -> None:
 
 def test_the_handler_asks_before_it_imports_anything_large(tmp_path: Path) -> None:
     code = """
-import sys, read_ahead
+import sys
+from startup import read_ahead
 read_ahead.read_ahead = lambda directory: print(directory, "numpy" in sys.modules, "msgspec" in sys.modules)
 import handler
 """

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from inference.errors import ApiError, InvalidRequestError, NotFoundError, ServiceUnavailableError
-from inference.model import Model
-from inference.routes import HttpRequest, handle
-from inference.schema import ChatRequest, CompletionRequest, parse_json, validate
-from inference.service import Answer, Service
+from api.errors import ApiError, InvalidRequestError, NotFoundError, ServiceUnavailableError
+from api.model import Model
+from api.routes import HttpRequest, handle
+from api.schema import ChatRequest, CompletionRequest, parse_json, validate
+from api.service import Answer, Service
 from tests.checkpoints import CONTEXT
 
 

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from engines.base import Logits
-from inference.sampling import History, SamplingParams, adjust, candidates, log_softmax, sample
+from generation.sampling import History, SamplingParams, adjust, candidates, log_softmax, sample
 
 VOCAB = 3000  # more than NUCLEUS_CANDIDATES, so that top-p's fallback to the whole vocabulary is met
 

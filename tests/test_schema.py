@@ -10,9 +10,9 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from api.errors import InvalidRequestError
+from api.schema import SHOWN_INPUT, ChatRequest, CompletionRequest, validate
 from app import create_app
-from inference.errors import InvalidRequestError
-from inference.schema import SHOWN_INPUT, ChatRequest, CompletionRequest, validate
 
 SHAPE = "a string, a list of strings, a list of token ids or a list of lists of token ids"
 PARTS = "'messages[0].content' must be a string or a list of text parts."

@@ -14,8 +14,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from api.keys import ApiKeys
 from app import create_app, get_serving
-from inference.keys import ApiKeys
 from server.serving import Serving
 from settings import Settings
 from tests.deterministic_engine import DeterministicEngine, deterministic_model, read_tokenizer

@@ -11,11 +11,11 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models
 from transformers import AutoTokenizer
 
+from api.chat import ChatTemplate, load_chat_template
+from api.errors import InvalidRequestError
+from api.model import Model
 from engines.errors import LoadError
-from inference.chat import ChatTemplate, load_chat_template
-from inference.errors import InvalidRequestError
-from inference.model import Model
-from inference.tokenizer import Detokenizer, Tokenizer
+from generation.tokenizer import Detokenizer, Tokenizer
 
 DEMO = Path(__file__).parent.parent / "models" / "demo"
 

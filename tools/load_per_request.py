@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from api.schema import CompletionRequest, validate
+from api.service import Service
 from engines.errors import LoadError
-from inference.schema import CompletionRequest, validate
-from inference.service import Service
 from model_loader import get_model, load_model
 from settings import ROOT, Settings
 

@@ -11,8 +11,8 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from inference.schema import CompletionRequest, validate
-from inference.service import Service
+from api.schema import CompletionRequest, validate
+from api.service import Service
 from model_loader import get_model
 from settings import Settings
 

@@ -4,7 +4,7 @@
 // space: vocabulary, cache capacity, bytes per token of cache, bytes per cache element, threads; the number of
 // constants, then name, graphs, offset and bytes of each; then calls until the end, each the number of its token ids
 // and the ids. The logits after every token are written as float32 [tokens, vocabulary]. Opens and calls the library
-// as engines/native.py does.
+// as engines/native_library.py does.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "../../compiler/native/engine.h"
+#include "../../engines/native/engine.h"
 
 namespace {
 

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "../../compiler/native/runtime.h"
+#include "../../engines/native/runtime.h"
 
 extern "C" {
 int32_t aoti_torch_cpu_packed_linear(Tensor*, Tensor*, Tensor**, int64_t, int64_t, Tensor**);

@@ -5,7 +5,7 @@
 #include <numeric>
 #include <thread>
 
-#include "../../compiler/native/team.h"
+#include "../../engines/native/team.h"
 
 namespace {
 

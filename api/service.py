@@ -10,13 +10,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from inference.errors import ServiceUnavailableError
-from inference.generation import Chunk, Deadline, generate
-from inference.model import Model
-from inference.preparation import Job, Run, prepare
-from inference.response_types import ChatChoice, ChatChunkChoice, CompletionChoice, Delta, Timings, Usage
-from inference.responses import chat_choice, chat_chunk_choice, completion_choice
-from inference.schema import ChatRequest, CompletionRequest
+from api.errors import ServiceUnavailableError
+from api.model import Model
+from api.preparation import Job, Run, prepare
+from api.response_types import ChatChoice, ChatChunkChoice, CompletionChoice, Delta, Timings, Usage
+from api.responses import chat_choice, chat_chunk_choice, completion_choice
+from api.schema import ChatRequest, CompletionRequest
+from generation.token_loop import Chunk, Deadline, generate
 
 Answer = dict[str, Any]
 """One of the objects in `response_types.py`, as it goes out."""

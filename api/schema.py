@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 from msgspec import Meta, Struct, ValidationError, convert, inspect
 
-from inference.errors import InvalidRequestError
+from api.errors import InvalidRequestError
 
 SHOWN_INPUT = 40
 """Characters of an offending value that an error message repeats."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from api.chat import ChatTemplate
 from engines.base import Engine
-from inference.chat import ChatTemplate
-from inference.tokenizer import Tokenizer, read_json
+from generation.tokenizer import Tokenizer, read_json
 
 SAMPLING_DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 

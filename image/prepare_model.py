@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import model_files
+from startup import model_files
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

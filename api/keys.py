@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from inference.errors import AuthenticationError
+from api.errors import AuthenticationError
 
 logger = logging.getLogger(__name__)
 

@@ -8,21 +8,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from inference.errors import (
+from api.errors import (
     ApiError,
     InvalidRequestError,
     MethodNotAllowedError,
     NotFoundError,
     RequestTooLargeError,
 )
-from inference.generation import Deadline
-from inference.keys import ApiKeys
-from inference.model import Model
-from inference.preparation import check_model
-from inference.response_types import Health, ModelList, ModelObject, Readiness
-from inference.responses import server_timing
-from inference.schema import ChatRequest, CompletionRequest, parse_json, validate
-from inference.service import Service
+from api.keys import ApiKeys
+from api.model import Model
+from api.preparation import check_model
+from api.response_types import Health, ModelList, ModelObject, Readiness
+from api.responses import server_timing
+from api.schema import ChatRequest, CompletionRequest, parse_json, validate
+from api.service import Service
+from generation.token_loop import Deadline
 
 REQUEST_KINDS: Mapping[str, type[CompletionRequest] | type[ChatRequest]] = {
     "/v1/completions": CompletionRequest,

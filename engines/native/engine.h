@@ -1,4 +1,4 @@
-// The C interface that engines/native.py calls. Version it with kAbi: the two sides must agree.
+// The C interface that engines/native_library.py calls. Version it with kAbi: the two sides must agree.
 #pragma once
 
 #include <cstdint>

@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 
 from engines.base import Engine, KVCache, Logits, TokenIds
-from inference.sampling import History, SamplingParams, adjust, log_softmax, sample
-from inference.stopping import StopMatcher
-from inference.tokenizer import Detokenizer, Tokenizer
+from generation.sampling import History, SamplingParams, adjust, log_softmax, sample
+from generation.stopping import StopMatcher
+from generation.tokenizer import Detokenizer, Tokenizer
 
 FinishReason = Literal["stop", "length", "deadline"]
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from api.errors import InvalidRequestError, NotFoundError
+from api.model import Model
+from api.schema import ChatRequest, CompletionRequest, Message
 from engines.base import TokenIds
-from inference.errors import InvalidRequestError, NotFoundError
-from inference.generation import GenerationParams
-from inference.model import Model
-from inference.sampling import SamplingParams
-from inference.schema import ChatRequest, CompletionRequest, Message
+from generation.sampling import SamplingParams
+from generation.token_loop import GenerationParams
 
 MAX_CHOICES = 128
 """Most choices one request may ask for, prompts times `n`: what OpenAI takes as `n`."""

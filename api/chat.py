@@ -11,8 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from inference.errors import InvalidRequestError
-from inference.tokenizer import read_json
+from api.errors import InvalidRequestError
+from generation.tokenizer import read_json
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -6,8 +6,7 @@ Knows the shapes of responses and the tokenizer's names for tokens; decides noth
 from collections.abc import Sequence
 from typing import Literal
 
-from inference.generation import Chunk, Token
-from inference.response_types import (
+from api.response_types import (
     ChatChoice,
     ChatChunkChoice,
     ChatLogprobs,
@@ -18,7 +17,8 @@ from inference.response_types import (
     TokenLogprob,
     TopLogprob,
 )
-from inference.tokenizer import Tokenizer
+from generation.token_loop import Chunk, Token
+from generation.tokenizer import Tokenizer
 
 
 def completion_choice(

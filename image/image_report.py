@@ -1,4 +1,4 @@
-"""What an image holds: its size and its ten largest parts. `python -m tools.image_report IMAGE`.
+"""What an image holds: its size and its ten largest parts. `python -m image.image_report IMAGE`.
 
 Looks inside through Docker, with the image's own Python; a part is a package, the model, the function's code, or a top
 folder of the base.

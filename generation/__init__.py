@@ -1,0 +1,1 @@
+"""Token ids in, tokens out: the token loop, sampling, stopping, the tokenizer. No JSON, no HTTP."""

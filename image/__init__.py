@@ -1,0 +1,1 @@
+"""What builds the container image: the model prepared, the packages installed and pruned, the size reported."""

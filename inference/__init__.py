@@ -1,1 +1,0 @@
-"""One request, from validated JSON to tokens to JSON. No transport, no AWS."""
