@@ -36,7 +36,7 @@ MAX_RESPONSE_BYTES = 6_000_000
 
 KEYS = make_keys(SETTINGS)
 MODEL = get_model(SETTINGS)
-SERVICE = Service(MODEL, max_tokens=SETTINGS.max_tokens, report=record_generation)
+SERVICE = Service(MODEL, max_tokens=SETTINGS.max_tokens, max_choices=SETTINGS.max_choices, report=record_generation)
 SUBSEGMENT = make_tracer(SETTINGS.tracing)
 record_load(MODEL)
 

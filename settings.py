@@ -32,6 +32,8 @@ class Settings:
     """THREADS: compute threads; 0 is one per vCPU the function really has."""
     max_tokens: int = 0
     """MAX_TOKENS: most completion tokens one request may ask for; 0 is what the context leaves."""
+    max_choices: int = 128
+    """MAX_CHOICES: most choices one completion request may ask for, its prompts times `n`."""
     max_body_bytes: int = 1_000_000
     """MAX_BODY_BYTES: largest request body accepted, bytes."""
     gateway_timeout: float = 29.0
@@ -79,6 +81,7 @@ class Settings:
             verify_artifact=_choice(env, "VERIFY_ARTIFACT", ("false", "true")) == "true",
             threads=_whole(env, "THREADS", default.threads),
             max_tokens=_whole(env, "MAX_TOKENS", default.max_tokens),
+            max_choices=_whole(env, "MAX_CHOICES", default.max_choices, least=1),
             max_body_bytes=_whole(env, "MAX_BODY_BYTES", default.max_body_bytes, least=1),
             gateway_timeout=_seconds(env, "GATEWAY_TIMEOUT", default.gateway_timeout),
             api_keys=tuple(key for key in (part.strip() for part in env.get("API_KEYS", "").split(",")) if key),

@@ -17,8 +17,6 @@ from engines.base import TokenIds
 from generation.sampling import SamplingParams
 from generation.token_loop import GenerationParams
 
-MAX_CHOICES = 128
-"""Most choices one request may ask for, prompts times `n`: what OpenAI takes as `n`."""
 DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's default `max_tokens` of a completion."""
 
@@ -45,10 +43,11 @@ class Job:
     """`time.monotonic()` when the request arrived here; what passes until it runs is queueing."""
 
 
-def prepare(request: CompletionRequest | ChatRequest, model: Model, max_tokens: int) -> Job:
+def prepare(request: CompletionRequest | ChatRequest, model: Model, max_tokens: int, max_choices: int) -> Job:
     """Check and encode. Raises InvalidRequestError or NotFoundError with one sentence for the caller.
 
-    `max_tokens` is the most completion tokens that one choice may have.
+    `max_tokens` is the most completion tokens that one choice may have, `max_choices` the most choices: prompts times
+    `n`.
     """
     received = time.monotonic()
     check_model(request.model, model)
@@ -56,7 +55,7 @@ def prepare(request: CompletionRequest | ChatRequest, model: Model, max_tokens: 
     if isinstance(request, ChatRequest):
         prompts, echo = [_chat_prompt(request, model)], False
     else:
-        prompts, echo = _completion_prompts(request, model), request.echo
+        prompts, echo = _completion_prompts(request, model, max_choices), request.echo
     params = _params(request, model, max_tokens, longest=max(len(ids) for _, ids in prompts))
     seed = params.sampling.seed
     runs = [
@@ -98,15 +97,15 @@ def _check_combinations(request: CompletionRequest | ChatRequest) -> None:
         raise InvalidRequestError("'max_tokens' must be at least 1 unless 'echo' is true.", param="max_tokens")
 
 
-def _completion_prompts(request: CompletionRequest, model: Model) -> list[tuple[str, TokenIds]]:
+def _completion_prompts(request: CompletionRequest, model: Model, max_choices: int) -> list[tuple[str, TokenIds]]:
     """Text and ids of each prompt."""
     given: list[Any] = request.prompt if isinstance(request.prompt, list) else [request.prompt]
     if given and isinstance(given[0], int):
         given = [given]
-    if len(given) * request.n > MAX_CHOICES:
+    if len(given) * request.n > max_choices:
         raise InvalidRequestError(
             f"{len(given)} prompts with 'n' {request.n} make {len(given) * request.n} choices; "
-            f"one request may ask for {MAX_CHOICES}.",
+            f"one request may ask for {max_choices}.",
             param="prompt",
         )
     if not given or not all(given):

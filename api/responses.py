@@ -31,7 +31,7 @@ def completion_choice(
     choice: CompletionChoice = {
         "index": index,
         "text": echo + "".join(chunk.text for chunk in chunks),
-        "logprobs": None if logprobs is None else _completion_logprobs(_tokens(chunks), tokenizer, top=logprobs),
+        "logprobs": None if logprobs is None else _completion_logprobs(_sampled(chunks), tokenizer, top=logprobs),
         "finish_reason": _finish_reason(chunks[-1]),
     }
     if chunks[-1].finish_reason == "deadline":
@@ -82,6 +82,15 @@ def _finish_reason(chunk: Chunk) -> Literal["stop", "length"] | None:
 
 def _tokens(chunks: Sequence[Chunk]) -> list[Token]:
     return [token for chunk in chunks for token in chunk.tokens]
+
+
+def _sampled(chunks: Sequence[Chunk]) -> list[Token]:
+    """The tokens and the end of sequence that was sampled after them: a completion's log-probabilities have both.
+
+    Clients that score a prompt drop the last entry as the one sampled token, whichever it was.
+    """
+    end = chunks[-1].end
+    return [*_tokens(chunks), *([] if end is None else [end])]
 
 
 def _completion_logprobs(tokens: Sequence[Token], tokenizer: Tokenizer, *, top: int) -> CompletionLogprobs:

@@ -12,6 +12,8 @@ from msgspec import Meta, Struct, ValidationError, convert, inspect
 
 from api.errors import InvalidRequestError
 
+MAX_STOPS = 16
+"""Most stop strings of a request. OpenAI takes four; evaluation harnesses send more."""
 SHOWN_INPUT = 40
 """Characters of an offending value that an error message repeats."""
 
@@ -37,7 +39,7 @@ class _Sampling(_Strict, frozen=True, kw_only=True):
     repetition_penalty: Annotated[float, Meta(ge=0.01, le=10)] | None = None
     logit_bias: Annotated[dict[str, Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=1024)] = {}
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
-    stop: str | Annotated[list[str], Meta(max_length=4)] = []
+    stop: str | Annotated[list[str], Meta(max_length=MAX_STOPS)] = []
     n: Annotated[int, Meta(ge=1, le=16)] = 1
     min_tokens: Annotated[int, Meta(ge=0)] = 0
     ignore_eos: bool = False
@@ -98,7 +100,7 @@ LISTS: dict[str, type[_Strict]] = {"messages": Message, "content": TextPart}
 """The fields that hold a list of objects."""
 SHAPES = {
     "prompt": "a string, a list of strings, a list of token ids or a list of lists of token ids",
-    "stop": "a string or a list of up to four strings",
+    "stop": f"a string or a list of up to {MAX_STOPS} strings",
     "content": "a string or a list of text parts",
     "logit_bias": "an object of up to 1024 token ids, each with a number between -100 and 100",
 }

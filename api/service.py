@@ -27,15 +27,21 @@ class Service:
     """Serves one model. Thread-safe; every request's state is its own."""
 
     def __init__(
-        self, model: Model, *, max_tokens: int = 0, report: Callable[[Usage, Timings], None] | None = None
+        self,
+        model: Model,
+        *,
+        max_tokens: int = 0,
+        max_choices: int = 128,
+        report: Callable[[Usage, Timings], None] | None = None,
     ) -> None:
-        """`max_tokens` caps what one request may ask for; 0 leaves it to the context.
+        """`max_tokens` and `max_choices` cap what one request may ask for; 0 tokens leave it to the context.
 
         `report` is called at the end of every generation, also of one that its reader closed.
         """
         self.model = model
         self._report = report
         self._max_tokens = max_tokens or model.engine.context_length
+        self._max_choices = max_choices
         self._cold = True
         self._cold_lock = threading.Lock()
 
@@ -45,7 +51,7 @@ class Service:
 
     def prepare(self, request: CompletionRequest | ChatRequest) -> Job:
         """Check a request against the model; everything the caller can get wrong is found here."""
-        return prepare(request, self.model, self._max_tokens)
+        return prepare(request, self.model, self._max_tokens, self._max_choices)
 
     def respond(self, job: Job, deadline: Deadline | float | None = None) -> Answer:
         """The whole answer. `deadline` as in `generate`. Raises ServiceUnavailableError when memory runs out."""

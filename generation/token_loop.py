@@ -79,13 +79,15 @@ class Chunk:
 
     text: str
     tokens: tuple[Token, ...]
-    """The tokens whose text has begun to appear; a stop string's own tokens and end-of-sequence never do."""
+    """The tokens whose text has begun to appear; a stop string's own tokens never do."""
     completion_tokens: int
     """Tokens sampled so far, end-of-sequence included, as in the ids that transformers' `generate` returns."""
     finish_reason: FinishReason | None
     """Set in the last chunk only."""
     prefill_seconds: float
     decode_seconds: float
+    end: Token | None = None
+    """The end-of-sequence token, in the last chunk of a text that one ended. It has no text: `offset` is the end."""
 
 
 def generate(
@@ -107,9 +109,11 @@ def generate(
     logits, prompt_tokens = _prefill(engine, cache, prompt, params, pace)
     prefilled = time.monotonic()
 
-    def chunk(text: str, tokens: list[Token], sampled: int, finish: FinishReason | None) -> Chunk:
+    def chunk(
+        text: str, tokens: list[Token], sampled: int, finish: FinishReason | None, end: Token | None = None
+    ) -> Chunk:
         decode_seconds = time.monotonic() - prefilled
-        return Chunk(text, tuple(tokens), sampled, finish, prefilled - started, decode_seconds)
+        return Chunk(text, tuple(tokens), sampled, finish, prefilled - started, decode_seconds, end)
 
     arrived = 0  # characters
     if params.prompt_logprobs:
@@ -121,14 +125,18 @@ def generate(
     pending: list[Token] = []
     for sampled, item in enumerate(_decode(engine, cache, logits, History(prompt), params, pace), start=1):
         if isinstance(item, str):
-            yield chunk(stops.flush(), pending, sampled if item == "stop" else sampled - 1, item)
+            yield chunk(stops.flush(), pending, sampled - 1, item)
             return
-        pending.append(replace(item, offset=arrived))
-        new = text_of.add(item.id)
+        token = replace(item, offset=arrived)
+        if token.id in params.eos_ids:
+            yield chunk(stops.flush(), pending, sampled, "stop", end=token)
+            return
+        pending.append(token)
+        new = text_of.add(token.id)
         arrived += len(new)
         text = stops.add(new) if sampled > params.min_tokens else new
         released += len(text)
-        visible = [token for token in pending if token.offset < released]
+        visible = [shown for shown in pending if shown.offset < released]
         pending = pending[len(visible) :]
         yield chunk(text, visible, sampled, "stop" if stops.stopped else None)
         if stops.stopped:
@@ -167,8 +175,11 @@ def _decode(
     history: History,
     params: GenerationParams,
     pace: "_Pace",
-) -> Iterator[Token | FinishReason]:
-    """The tokens after `logits [V]`, one forward pass each, and last the reason there are no more."""
+) -> Iterator[Token | Literal["length", "deadline"]]:
+    """The tokens after `logits [V]`, one forward pass each, and last the reason there are no more.
+
+    It goes on after an end-of-sequence token; who asks for no more of them ends it.
+    """
     random = Random(params.sampling.seed)
     token = -1
     for sampled in range(params.max_tokens):
@@ -183,9 +194,6 @@ def _decode(
             scores = scores.copy()
             scores[list(params.eos_ids)] = -np.inf
         token = sample(scores, params.sampling, random)
-        if token in params.eos_ids:
-            yield "stop"
-            return
         history.add(token)
         yield Token(token) if params.logprobs is None else _describe(token, logits, params.logprobs)
     yield "length"

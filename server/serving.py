@@ -42,7 +42,12 @@ class Serving:
         self.settings = settings
         self.keys = keys
         self.metrics = Metrics(model)
-        self.service = Service(model, max_tokens=settings.max_tokens, report=self.metrics.record_generation)
+        self.service = Service(
+            model,
+            max_tokens=settings.max_tokens,
+            max_choices=settings.max_choices,
+            report=self.metrics.record_generation,
+        )
         self.slots = Slots(settings.concurrency, settings.queue_length, watch=self.metrics.admitted.set)
         self.draining = False
 

@@ -233,7 +233,7 @@ REQUESTS: Mapping[str, tuple[str, str, bytes]] = {
     "a misspelt field": ("POST", COMPLETIONS, completion(temprature=1)),
     "out of range": ("POST", COMPLETIONS, completion(temperature=-1)),
     "a penalty that is nearly nothing": ("POST", COMPLETIONS, completion(repetition_penalty=5e-324)),
-    "five stops": ("POST", COMPLETIONS, completion(stop=list("abcde"))),
+    "seventeen stops": ("POST", COMPLETIONS, completion(stop=["a"] * 17)),
     "an unknown model": ("POST", COMPLETIONS, completion(model="gpt-9")),
     "stream options without a stream": ("POST", COMPLETIONS, completion(stream_options={"include_usage": True})),
     "a stream of a bad request": ("POST", COMPLETIONS, completion(stream=True, logprobs=6)),

@@ -17,7 +17,7 @@ from app import create_app
 SHAPE = "a string, a list of strings, a list of token ids or a list of lists of token ids"
 PARTS = "'messages[0].content' must be a string or a list of text parts."
 BIAS = "'logit_bias' must be an object of up to 1024 token ids, each with a number between -100 and 100."
-STOP = "'stop' must be a string or a list of up to four strings."
+STOP = "'stop' must be a string or a list of up to 16 strings."
 SEED = f"'seed' must be an integer between {-(2**63)} and {2**63 - 1}"
 HALF = "The body holds half of a surrogate pair; send valid Unicode."
 COMPONENTS = create_app().openapi()["components"]
@@ -79,7 +79,7 @@ ACCEPTED = [
     *accepted("logit_bias", {}, {str(token): 0.0 for token in range(1024)}),
     *accepted("top_k", 0, 2**70),
     *accepted("seed", -(2**63), 0, 2**63 - 1),
-    *accepted("stop", "", "a", [], ["a"] * 4),
+    *accepted("stop", "", "a", [], ["a"] * 16),
     *accepted("n", 1, 16),
     *accepted("max_tokens", 0, 2**70),
     *accepted("logprobs", 0, 5),
@@ -124,7 +124,7 @@ REFUSED = [
     ),
     (prompt(user="x" * 99, n="y" * 99), f"'n' must be an integer between 1 and 16, not '{'y' * SHOWN_INPUT}'.", "n"),
     (prompt(stream=1), "'stream' must be true or false, not 1.", "stream"),
-    *refused(prompts("stop", 5, {}, ["a"] * 5, ["a", 5], [None]), STOP, "stop"),
+    *refused(prompts("stop", 5, {}, ["a"] * 17, ["a", 5], [None]), STOP, "stop"),
     *refused(prompts("logit_bias", 5, [], {"5": 101}, {"5": True}, {"5": None}), BIAS, "logit_bias"),
     (prompt(logit_bias={str(token): 0 for token in range(1025)}), BIAS, "logit_bias"),
     (prompt(stream_options=5), "'stream_options' must be an object, not 5.", "stream_options"),
