@@ -1,12 +1,21 @@
-"""`python -m compiler CHECKPOINT OUT --quantize int8`, and `python -m compiler --verify OUT`."""
+"""`python -m compiler CHECKPOINT OUT --quantize int8`, and `python -m compiler --verify OUT`.
+
+Exit status 3 says that the checkpoint's architecture cannot be compiled: the transformers engine serves it.
+"""
 
 import argparse
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from compiler.errors import CompileError, UnsupportedModelError
 from engines import artifact
 from engines.errors import LoadError
+
+UNSUPPORTED = 3
+"""Exit status for a checkpoint that is whole but whose architecture cannot be compiled."""
 
 
 def _arguments() -> argparse.Namespace:
@@ -43,28 +52,42 @@ def _compile(arguments: argparse.Namespace) -> None:
 
     seconds = build(arguments.checkpoint, arguments.out, arguments.quantize, arguments.context_length, arguments.isa)
     text = arguments.text or arguments.checkpoint / "heldout.txt"
-    comparison = check.compare(arguments.checkpoint, arguments.out, text if text.exists() else None)
-    print(check.table(comparison, seconds))
-    if not check.acceptable(comparison, arguments.quantize):
-        (arguments.out / artifact.MANIFEST).unlink()
-        raise LoadError(
-            "The compiled model does not agree with transformers, so its manifest was removed; serve this checkpoint "
-            "with the transformers engine."
-        )
+    with _served_only_if_checked(arguments.out):
+        comparison = check.compare(arguments.checkpoint, arguments.out, text if text.exists() else None)
+        print(check.table(comparison, seconds))
+        if not check.acceptable(comparison, arguments.quantize):
+            raise UnsupportedModelError("The compiled model does not agree with transformers")
+
+
+@contextmanager
+def _served_only_if_checked(directory: Path) -> Iterator[None]:
+    """Remove the artifact's manifest, without which nothing loads it, if the block does not end well."""
+    try:
+        yield
+    except BaseException:
+        (directory / artifact.MANIFEST).unlink()
+        raise
 
 
 def main() -> int:
-    """Exit status: 0, or 1 after one sentence on standard error."""
+    """Exit status: 0, or after one sentence on standard error 3 for UnsupportedModelError and 1 for anything else."""
     arguments = _arguments()
-    from compiler.errors import UnsupportedModelError
-
     try:
         if arguments.verify:
             _verify(arguments.verify)
         else:
             _compile(arguments)
-    except (LoadError, UnsupportedModelError, ValueError, FileExistsError) as error:
+    except UnsupportedModelError as error:
         print(f"compiler: {error}", file=sys.stderr)
+        return UNSUPPORTED
+    except (LoadError, CompileError) as error:
+        print(f"compiler: {error}", file=sys.stderr)
+        return 1
+    except MemoryError:
+        print("compiler: Memory ran out.", file=sys.stderr)
+        return 1
+    except OSError as error:  # the disk is full, a directory cannot be written, ...
+        print(f"compiler: {error.strerror} ({error.filename or arguments.out}).", file=sys.stderr)
         return 1
     return 0
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from compiler import codegen, export, package, tokenizer
-from compiler.errors import UnsupportedModelError
+from compiler.errors import CompileError, UnsupportedModelError, refusing
 from compiler.ops import Kind
 from compiler.pack import pack
 from compiler.rewrite import PackedWeights, rewrite
@@ -34,7 +34,7 @@ def _context_length(model: transformers.PreTrainedModel, wanted: int | None) -> 
     if wanted is None:
         wanted = most or 2048
     if wanted < 1 or (most and wanted > most):
-        raise ValueError(f"--context-length must lie between 1 and the checkpoint's {most}, not {wanted}")
+        raise CompileError(f"--context-length must lie between 1 and the checkpoint's {most}, not {wanted}.")
     return wanted
 
 
@@ -45,15 +45,24 @@ def build(
     context_length: int | None = None,
     levels: Sequence[str] | None = None,
 ) -> float:
-    """Compile `checkpoint` into the artifact `target`; seconds taken. Raises UnsupportedModelError with the reason."""
+    """Compile `checkpoint` into the artifact `target`, and return the seconds that took.
+
+    Raises LoadError for a checkpoint that cannot be served at all, UnsupportedModelError for one whose architecture
+    cannot be compiled, and CompileError for what this machine lacks. `target` is then as it was.
+    """
     started = time.perf_counter()
     levels = levels or levels_here()
     if not levels:
-        raise UnsupportedModelError("there are no kernels for this machine's architecture")
+        raise UnsupportedModelError("There are no kernels for this machine's architecture")
+    codegen.require_compilers(levels)
     linear, table, element_bytes = QUANTIZATIONS[quantize]
-    with package.staging(target) as staged, tempfile.TemporaryDirectory() as work, warnings.catch_warnings():
+    with (
+        package.staging(target) as staged,
+        tempfile.TemporaryDirectory() as work,
+        warnings.catch_warnings(),
+        tqdm(total=3 + 2 * 2 + 3 * len(levels), desc="load", unit="step") as steps,
+    ):
         warnings.simplefilter("ignore")  # torch's about its own internals
-        steps = tqdm(total=3 + 2 * 2 + 3 * len(levels), desc="load", unit="step")
 
         def step(description: str) -> None:
             steps.set_description(description)
@@ -69,9 +78,11 @@ def build(
         sources: dict[str, codegen.Source] = {}
         for name, program in (("decode", exported.decode), ("prefill", exported.prefill)):
             step(f"{name}: rewrite")
-            rewritten = export.again(program, lambda module: rewrite(module, weights, linear, table))
+            with refusing(f"The graph of {type(model).__name__} cannot be rewritten"):
+                rewritten = export.again(program, lambda module: rewrite(module, weights, linear, table))
             step(f"{name}: generate")
-            sources[name] = codegen.generate(rewritten, Path(work) / name)
+            with refusing(f"Inductor cannot generate code for {type(model).__name__}"):
+                sources[name] = codegen.generate(rewritten, Path(work) / name)
             values = {**rewritten.state_dict, **rewritten.constants}
             graphs.append({code: values[original] for code, original in sources[name].constants.items()})
         step("write weights")
@@ -113,5 +124,4 @@ def build(
             },
         )
         step("done")
-        steps.close()
     return time.perf_counter() - started

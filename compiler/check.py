@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compiler.errors import CompileError, UnsupportedModelError
 from engines import artifact
 from engines.machine import usable_vcpus
 
@@ -55,7 +56,7 @@ def _sizes(kind: str, directory: Path) -> tuple[int, int, int]:
 
     from engines.transformers_engine import PREFILL_CHUNK
 
-    text = AutoConfig.from_pretrained(directory).get_text_config()
+    text = AutoConfig.from_pretrained(directory, trust_remote_code=False).get_text_config()
     return text.vocab_size, getattr(text, "max_position_embeddings", None) or PREFILL_CHUNK, PREFILL_CHUNK
 
 
@@ -76,10 +77,12 @@ def _measure(kind: str, directory: Path, threads: int, request: dict[str, Any]) 
     np.savez(stream, started=time.time(), **request)
     done = subprocess.run(
         [sys.executable, "-m", "compiler.measure", kind, str(directory), str(threads)],
-        input=stream.getvalue(), stdout=subprocess.PIPE, check=False, cwd=Path(__file__).parents[1],
+        input=stream.getvalue(), capture_output=True, check=False, cwd=Path(__file__).parents[1],
     )  # fmt: skip
     if done.returncode:
-        raise RuntimeError(f"the {kind} engine failed on {directory} (exit status {done.returncode})")
+        said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {done.returncode}"]
+        error = UnsupportedModelError if kind == "compiled" else CompileError
+        raise error(f"{directory} does not run in a process of its own, {kind} ({said[-1].rstrip('.')})")
     return dict(np.load(io.BytesIO(done.stdout)))
 
 

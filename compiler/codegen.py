@@ -6,8 +6,10 @@ weights' values.
 """
 
 import re
+import shutil
 import subprocess
 import sysconfig
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import torch
 
 from compiler import ops
-from compiler.errors import UnsupportedModelError
+from compiler.errors import CompileError, UnsupportedModelError
 from engines.artifact import levels_here, machine_of
 
 NATIVE = Path(__file__).parent.parent / "engines" / "native"
@@ -69,14 +71,16 @@ def generate(program: torch.export.ExportedProgram, directory: Path) -> Source:
 
 
 def _run(command: list[str]) -> None:
+    """Run g++. Raises CompileError with its first complaint, UnsupportedModelError where operators lack a kernel."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         missing = sorted(
             set(re.findall(r"undefined (?:symbol|reference)[^\n]*?aoti_torch_(?:cpu_)?(\w+)", done.stderr))
         )
         if missing:
-            raise UnsupportedModelError(f"the graph needs operators without a kernel here ({', '.join(missing)})")
-        raise RuntimeError(f"{command[0]} failed:\n{done.stderr[-4000:]}")
+            raise UnsupportedModelError(f"The graph needs operators without a kernel here ({', '.join(missing)})")
+        complaints = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
+        raise CompileError(f"{command[0]} failed: {next(iter(complaints), f'exit status {done.returncode}')}")
 
 
 def _includes() -> list[str]:
@@ -87,6 +91,13 @@ def _includes() -> list[str]:
 def compiler(level: str) -> str:
     """The g++ that compiles for `level`: this machine's own, or the cross compiler by Debian's name."""
     return "g++" if level in levels_here() else f"{machine_of(level)}-linux-gnu-g++"
+
+
+def require_compilers(levels: Sequence[str]) -> None:
+    """CompileError unless the g++ that compiles for each of `levels` is installed."""
+    for name in {compiler(level) for level in levels}:
+        if shutil.which(name) is None:
+            raise CompileError(f"{name} is not installed, and it compiles the model's code.")
 
 
 def build_runtime(level: str, directory: Path) -> None:

@@ -1,8 +1,36 @@
-"""What the compiler says when it will not compile. Knows nothing of how it compiles."""
+"""What the compiler says when it will not compile."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
-class UnsupportedModelError(Exception):
-    """The checkpoint cannot become an artifact. The message is one sentence with the reason."""
+class CompileError(Exception):
+    """Nothing was compiled. The message is one sentence with the reason."""
+
+
+class UnsupportedModelError(CompileError):
+    """The checkpoint is whole, but its architecture cannot become an artifact. The message is one sentence."""
 
     def __str__(self) -> str:
         return f"{super().__str__()}; serve this checkpoint with the transformers engine instead."
+
+
+@contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """Turn whatever torch raises within into UnsupportedModelError: "`what` (the reason)".
+
+    Running out of memory says nothing about the model: it is CompileError.
+    """
+    try:
+        yield
+    except (CompileError, MemoryError, OSError):
+        raise
+    except Exception as error:
+        if "can't allocate memory" in str(error):
+            raise CompileError("Memory ran out.") from error
+        raise UnsupportedModelError(f"{what} ({first_line(error)})") from error
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, without its full stop; its type's name where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")

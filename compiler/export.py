@@ -13,11 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from compiler import ops
-from compiler.errors import UnsupportedModelError
+from compiler.errors import UnsupportedModelError, refusing
+from engines.errors import LoadError
+from engines.pretrained import load_pretrained
+from engines.weights import inspect_weights
 
 PREFILL_CHUNK = 512
 """Most tokens the prefill graph takes."""
@@ -96,15 +99,11 @@ class _Traced(nn.Module):
 
 
 def load(checkpoint: Path) -> PreTrainedModel:
-    """The checkpoint as transformers loads it, in float32, with attention routed to the engine's operator."""
-    try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            checkpoint, dtype=torch.float32, attn_implementation="eager", local_files_only=True
-        )
-    except (ValueError, OSError, KeyError) as error:
-        raise UnsupportedModelError(f"transformers cannot load {checkpoint} as a causal LM ({error})") from error
-    model.eval()  # type: ignore[no-untyped-call]
-    return model
+    """The checkpoint as transformers loads it, in float32. Raises LoadError where it is incomplete or no causal LM."""
+    if not (checkpoint / "config.json").is_file():
+        raise LoadError(f"{checkpoint / 'config.json'} is missing; give the directory of a Hugging Face checkpoint.")
+    inspect_weights(checkpoint)
+    return load_pretrained(checkpoint, "float32", attention="eager")
 
 
 @contextmanager
@@ -144,15 +143,10 @@ def export(model: PreTrainedModel) -> Exported:
     attention = _Attention()
     traced = _Traced(model, attention)
     layers = model.config.get_text_config().num_hidden_layers
-    with torch.no_grad(), _attention_routed(model, attention):
-        try:
-            decode = torch.export.export(traced, example_inputs(1, 1), strict=False)
-            prefill = torch.export.export(traced, example_inputs(7, 3), dynamic_shapes=dynamic_shapes(), strict=False)
-        except UnsupportedModelError:
-            raise
-        except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UnsupportedModelError(f"torch.export cannot trace {type(model).__name__} ({reason})") from error
+    refusal = f"torch.export cannot trace {type(model).__name__}"
+    with torch.no_grad(), refusing(refusal), _attention_routed(model, attention):
+        decode = torch.export.export(traced, example_inputs(1, 1), strict=False)
+        prefill = torch.export.export(traced, example_inputs(7, 3), dynamic_shapes=dynamic_shapes(), strict=False)
     if len(attention.layers) != layers:
         raise UnsupportedModelError(
             f"{type(model).__name__} has {layers} layers but only {len(attention.layers)} of them use plain attention"

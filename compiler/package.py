@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from compiler import tokenizer
+from compiler.errors import CompileError
 from engines.artifact import MANIFEST
 
 _ALIGNMENT = 64
@@ -32,20 +33,25 @@ _COPIED = (
 
 @contextmanager
 def staging(target: Path) -> Iterator[Path]:
-    """A directory that becomes `target` (replacing an artifact there) if the block ends well, and vanishes if not."""
+    """A directory that becomes `target` if the block ends well, and vanishes if not.
+
+    An artifact already there is replaced as a whole: a process that has mapped its files keeps them, whereas writing
+    into them would end it.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists() and not (target / MANIFEST).exists() and any(target.iterdir()):
-        raise FileExistsError(f"{target} exists and is not a compiled model; choose another output directory.")
+        raise CompileError(f"{target} exists and is not a compiled model; choose another output directory.")
     staged = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     staged.chmod(0o755)
+    replaced = staged.with_name(f"{staged.name}-replaced")
     try:
         yield staged
         if target.exists():
-            (target / MANIFEST).unlink(missing_ok=True)
-            shutil.rmtree(target)
+            os.rename(target, replaced)
         os.rename(staged, target)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def write_weights(path: Path, graphs: Sequence[Mapping[str, Tensor]]) -> list[list[Any]]:
@@ -89,7 +95,7 @@ def revision(checkpoint: Path, digest: str) -> str:
 def checkpoint_digest(checkpoint: Path) -> str:
     """One sha256 over the checkpoint's configuration and weights: what the artifact was made from."""
     digest = hashlib.sha256()
-    for path in sorted([checkpoint / "config.json", *checkpoint.glob("*.safetensors"), *checkpoint.glob("*.bin")]):
+    for path in sorted([checkpoint / "config.json", *checkpoint.glob("*.safetensors")]):
         with path.open("rb") as file:
             digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

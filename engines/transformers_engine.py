@@ -6,21 +6,18 @@ of its own. Knows nothing of the compiled engine, of text or of requests.
 
 import contextlib
 import inspect
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
-from transformers.utils import logging as transformers_logging
+from transformers import DynamicCache, PreTrainedModel
 
 from engines.base import Logits, TokenIds
 from engines.errors import LoadError
 from engines.machine import available_memory, require_memory
+from engines.pretrained import load_pretrained
 from engines.weights import Stored, inspect_weights
-
-logger = logging.getLogger(__name__)
 
 PREFILL_CHUNK = 512
 """Tokens per forward pass of a long prompt: beyond it the matrix products gain nothing on a CPU."""
@@ -103,7 +100,7 @@ def load(directory: Path, *, dtype: str, device: str, threads: int) -> Transform
     chosen = "float32" if chosen == "auto" else chosen
     if not on_gpu:
         _check_memory(directory, stored, chosen)
-    return TransformersEngine(_from_pretrained(directory, chosen, "auto" if on_gpu else "cpu"))
+    return TransformersEngine(load_pretrained(directory, chosen, "auto" if on_gpu else "cpu"))
 
 
 def _runs_well(dtype: str) -> bool:
@@ -122,40 +119,6 @@ def _check_memory(directory: Path, stored: Stored, dtype: str) -> None:
             f"{directory} needs about {needed / 1e6:.0f} MB in {dtype} and {available / 1e6:.0f} MB are free; "
             f"raise the memory size, set DTYPE to a smaller type, or use a smaller model."
         )
-
-
-def _from_pretrained(directory: Path, dtype: str, device_map: str) -> PreTrainedModel:
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            directory,
-            dtype=getattr(torch, dtype),
-            device_map=device_map,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except MemoryError:
-        raise LoadError(f"{directory} does not fit in memory; raise the memory size or use a smaller model.") from None
-    except Exception as error:  # whatever a foreign or broken checkpoint makes the library raise
-        logger.debug("from_pretrained failed", exc_info=True)
-        raise LoadError(
-            f"{directory} cannot be loaded as a causal language model ({_first_line(error)}); "
-            f"check config.json against the weights."
-        ) from None
-    model: PreTrainedModel
-    model, report = loaded
-    wrong = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
-    if wrong:
-        raise LoadError(
-            f"{directory} has no weights for {wrong[0]} ({len(wrong)} like it); config.json does not fit them."
-        )
-    model.eval()  # type: ignore[no-untyped-call]
-    return model
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
 
 
 @contextlib.contextmanager

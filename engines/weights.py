@@ -30,10 +30,13 @@ def inspect_weights(directory: Path) -> Stored:
     """Check that every weight file is there and complete. Raises LoadError naming the file at fault."""
     files = _weight_files(directory)
     if not files:
-        pickled = sorted(directory.glob("pytorch_model*.bin"))
-        if not pickled:
-            raise LoadError(f"{directory} holds no weights (model.safetensors); {COPY_AGAIN}.")
-        return Stored(sum(file.stat().st_size for file in pickled) // 4, "float32")
+        pickled = next(directory.glob("pytorch_model*.bin"), None)
+        if pickled is not None:
+            raise LoadError(
+                f"{pickled} is pickled, and reading it would run its author's code; save the model again with "
+                f"`save_pretrained`, which writes safetensors."
+            )
+        raise LoadError(f"{directory} holds no weights (model.safetensors); {COPY_AGAIN}.")
     counts: dict[str, int] = {}
     for file in files:
         for tensor in _header(file).values():

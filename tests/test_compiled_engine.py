@@ -17,6 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from compiler import package
+from compiler.errors import CompileError
 from engines import artifact, compiled_engine
 from engines.base import Logits, TokenIds
 from engines.compiled_engine import CompiledEngine
@@ -352,6 +353,6 @@ build.build(Path({str(llama_directory)!r}), Path({str(tmp_path / "artifact")!r})
 
 def test_a_directory_that_is_no_artifact_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="is not a compiled model"), package.staging(tmp_path):
+    with pytest.raises(CompileError, match="is not a compiled model"), package.staging(tmp_path):
         pass
     assert (tmp_path / "precious.txt").read_text() == "mine"

@@ -20,8 +20,9 @@ from transformers import (
 )
 
 from compiler.build import build
-from compiler.errors import UnsupportedModelError
+from compiler.errors import CompileError, UnsupportedModelError
 from engines import artifact, compiled_engine
+from engines.errors import LoadError
 from tests.checkpoints import CONFIGS, CONTEXT, SIZES, VOCAB, make_checkpoint
 
 _NO_HEAD_DIM: dict[str, Any] = {**{k: v for k, v in SIZES.items() if k != "head_dim"}, "pad_token_id": 0}
@@ -69,10 +70,10 @@ def test_an_architecture_that_cannot_be_compiled_is_refused_with_the_reason(tmp_
 
 
 def test_a_directory_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedModelError, match="cannot load"):
+    with pytest.raises(LoadError, match=r"config.json is missing"):
         build(tmp_path, tmp_path / "artifact", "none")
 
 
 def test_a_context_longer_than_the_model_was_made_for_is_refused(llama_directory: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"between 1 and the checkpoint's {CONTEXT}"):
+    with pytest.raises(CompileError, match=f"between 1 and the checkpoint's {CONTEXT}"):
         build(llama_directory, tmp_path / "artifact", "none", context_length=CONTEXT + 1)

@@ -56,6 +56,20 @@ def test_no_weights(checkpoint: Path) -> None:
     assert "holds no weights (model.safetensors); copy" in failure(checkpoint)
 
 
+def test_pickled_weights(checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
+    assert "pytorch_model.bin is pickled, and reading it would run its author's code; save" in failure(checkpoint)
+
+
+def test_code_of_the_checkpoint_is_never_run(checkpoint: Path) -> None:
+    config = json.loads((checkpoint / "config.json").read_bytes())
+    own = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
+    (checkpoint / "config.json").write_text(json.dumps({**config, "model_type": "own", "auto_map": own}))
+    (checkpoint / "own.py").write_text(f"open({str(checkpoint / 'ran')!r}, 'w')")
+    assert "needs Python code of its own, which is never run; use" in failure(checkpoint)
+    assert not (checkpoint / "ran").exists()
+
+
 def test_a_missing_shard_is_named(checkpoint: Path) -> None:
     index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (checkpoint / "model.safetensors.index.json").write_text(json.dumps(index))

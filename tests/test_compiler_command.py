@@ -1,0 +1,147 @@
+"""`python -m compiler` on what it cannot compile: one sentence, a telling exit status, no artifact."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, BloomConfig
+
+from compiler import __main__ as command
+from compiler import check, codegen
+from engines.artifact import levels_here
+from tests.checkpoints import VOCAB, write_tokenizer
+
+REFUSED, UNSUPPORTED, USAGE = 1, 3, 2
+
+
+@pytest.fixture
+def checkpoint(llama_directory: Path, tmp_path: Path) -> Path:
+    """A copy to break."""
+    return Path(shutil.copytree(llama_directory, tmp_path / "broken"))
+
+
+@pytest.fixture
+def compile_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> "Compile":
+    return Compile(tmp_path, monkeypatch, capfd)
+
+
+class Compile:
+    """The command, run in this process, which has imported torch already."""
+
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+        self.out = tmp_path / "artifact"
+        self._monkeypatch, self._capfd = monkeypatch, capfd
+
+    def __call__(self, checkpoint: Path, *options: str) -> tuple[int, str]:
+        """Exit status, and the last line on standard error."""
+        arguments = ["compiler", str(checkpoint), str(self.out), "--quantize", "none", *options]
+        self._monkeypatch.setattr(sys, "argv", arguments)
+        try:
+            status = command.main()
+        except SystemExit as exit_:  # argparse's
+            status = int(exit_.code or 0)
+        said = self._capfd.readouterr().err
+        assert "Traceback" not in said
+        return status, said.rstrip("\n").splitlines()[-1]
+
+
+def test_an_architecture_that_cannot_be_compiled_has_a_status_of_its_own(compile_: Compile, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = BloomConfig(vocab_size=VOCAB, hidden_size=64, n_layer=2, n_head=4)  # ALiBi, not plain attention
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "bloom")  # type: ignore[no-untyped-call]
+    write_tokenizer(tmp_path / "bloom")
+    status, said = compile_(tmp_path / "bloom")
+    assert status == UNSUPPORTED
+    assert said.startswith("compiler: ")
+    assert said.endswith("; serve this checkpoint with the transformers engine instead.")
+    assert not compile_.out.exists()
+
+
+def test_a_model_that_does_not_agree_with_transformers_is_left_to_transformers(
+    compile_: Compile, llama_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "acceptable", lambda comparison, quantize: False)
+    status, said = compile_(llama_directory, "--isa", levels_here()[-1])
+    assert status == UNSUPPORTED
+    assert said.startswith("compiler: The compiled model does not agree with transformers; serve")
+    assert not (compile_.out / "manifest.json").exists()
+
+
+def test_a_directory_that_is_not_there(compile_: Compile, tmp_path: Path) -> None:
+    status, said = compile_(tmp_path / "nowhere")
+    assert status == REFUSED
+    assert said.endswith("nowhere/config.json is missing; give the directory of a Hugging Face checkpoint.")
+
+
+def test_weights_that_are_truncated(compile_: Compile, checkpoint: Path) -> None:
+    os.truncate(checkpoint / "model.safetensors", 5000)
+    status, said = compile_(checkpoint)
+    assert status == REFUSED
+    assert "model.safetensors holds 5000 bytes where its header says" in said
+
+
+def test_weights_that_are_pickled(compile_: Compile, checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
+    status, said = compile_(checkpoint)
+    assert status == REFUSED
+    assert "pytorch_model.bin is pickled, and reading it would run its author's code" in said
+
+
+def test_a_tensor_that_is_missing(compile_: Compile, checkpoint: Path) -> None:
+    config = json.loads((checkpoint / "config.json").read_bytes())
+    (checkpoint / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    status, said = compile_(checkpoint)
+    assert status == REFUSED
+    assert "has no weights for model.layers.2" in said
+
+
+def test_code_of_the_checkpoint_is_never_run(compile_: Compile, checkpoint: Path) -> None:
+    config = json.loads((checkpoint / "config.json").read_bytes())
+    own = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
+    (checkpoint / "config.json").write_text(json.dumps({**config, "model_type": "own", "auto_map": own}))
+    (checkpoint / "own.py").write_text(f"open({str(checkpoint / 'ran')!r}, 'w')")
+    status, said = compile_(checkpoint)
+    assert status == REFUSED
+    assert "needs Python code of its own, which is never run" in said
+    assert not (checkpoint / "ran").exists()
+
+
+def test_a_precision_it_does_not_know(compile_: Compile, llama_directory: Path) -> None:
+    status, said = compile_(llama_directory, "--quantize", "int3")
+    assert status == USAGE
+    assert "invalid choice: 'int3'" in said
+
+
+def test_a_context_longer_than_the_model_was_made_for(compile_: Compile, llama_directory: Path) -> None:
+    status, said = compile_(llama_directory, "--context-length", "100000")
+    assert status == REFUSED
+    assert "--context-length must lie between 1 and the checkpoint's 640, not 100000." in said
+
+
+def test_no_c_compiler(compile_: Compile, llama_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    status, said = compile_(llama_directory)
+    assert status == REFUSED
+    assert said == "compiler: g++ is not installed, and it compiles the model's code."
+
+
+def test_a_directory_that_cannot_be_written(compile_: Compile, llama_directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    compile_.out = tmp_path / "file" / "artifact"
+    status, said = compile_(llama_directory)
+    assert status == REFUSED
+    assert said.startswith("compiler: ")
+
+
+def test_code_that_gcc_does_not_accept(
+    compile_: Compile, llama_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codegen, "_FLAGS", ["-no-such-flag"])
+    status, said = compile_(llama_directory)
+    assert status == REFUSED
+    assert "g++ failed: " in said
+    assert "no-such-flag" in said
