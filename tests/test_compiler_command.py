@@ -11,7 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM, BloomConfig
 
 from compiler import __main__ as command
-from compiler import check, codegen
+from compiler import build, check, codegen
+from compiler.errors import CompileError
 from engines.artifact import levels_here
 from tests.checkpoints import VOCAB, write_tokenizer
 
@@ -62,10 +63,11 @@ def test_an_architecture_that_cannot_be_compiled_has_a_status_of_its_own(compile
 
 
 def test_a_model_that_does_not_agree_with_transformers_is_left_to_transformers(
-    compile_: Compile, llama_directory: Path, monkeypatch: pytest.MonkeyPatch
+    compile_: Compile, llama_directory: Path, llama_artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(build, "build", lambda checkpoint, out, *_: shutil.copytree(llama_artifact, out) and 1.0)
     monkeypatch.setattr(check, "acceptable", lambda comparison, quantize: False)
-    status, said = compile_(llama_directory, "--isa", levels_here()[-1])
+    status, said = compile_(llama_directory)
     assert status == UNSUPPORTED
     assert said.startswith("compiler: The compiled model does not agree with transformers; serve")
     assert not (compile_.out / "manifest.json").exists()
@@ -137,11 +139,7 @@ def test_a_directory_that_cannot_be_written(compile_: Compile, llama_directory: 
     assert said.startswith("compiler: ")
 
 
-def test_code_that_gcc_does_not_accept(
-    compile_: Compile, llama_directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_code_that_the_c_compiler_does_not_accept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codegen, "_FLAGS", ["-no-such-flag"])
-    status, said = compile_(llama_directory)
-    assert status == REFUSED
-    assert "g++ failed: " in said
-    assert "no-such-flag" in said
+    with pytest.raises(CompileError, match=r"^g\+\+ failed: .*no-such-flag.*$"):
+        codegen.build_runtime(levels_here()[-1], tmp_path)
