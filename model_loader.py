@@ -20,7 +20,7 @@ import numpy as np
 
 from api.chat import load_chat_template
 from api.model import Model, generation_defaults
-from engines.base import Engine
+from engines.base import Engine, Step
 from engines.errors import LoadError
 from engines.machine import usable_vcpus
 from generation.tokenizer import Tokenizer, read_json
@@ -121,7 +121,7 @@ def _is_compiled(directory: Path) -> bool:
 
 def _warm_up(directory: Path, engine: Engine) -> None:
     """One token through the network: what the libraries set up on first use, and proof that the weights are numbers."""
-    logits = engine.forward(np.zeros(1, dtype=np.int64), engine.new_cache(1))
+    (logits,) = engine.forward([Step(np.zeros(1, dtype=np.int64), engine.new_cache())])
     if not np.isfinite(logits).all():
         raise LoadError(f"The weights in {directory} give logits that are not finite; copy the checkpoint again.")
 

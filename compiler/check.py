@@ -54,10 +54,10 @@ def _sizes(kind: str, directory: Path) -> tuple[int, int, int]:
         return compiled.vocab_size, compiled.context_length, compiled.prefill_chunk
     from transformers import AutoConfig
 
-    from engines.transformers_engine import PREFILL_CHUNK
+    from engines.transformers_engine import MAX_ROWS
 
     text = AutoConfig.from_pretrained(directory, trust_remote_code=False).get_text_config()
-    return text.vocab_size, getattr(text, "max_position_embeddings", None) or PREFILL_CHUNK, PREFILL_CHUNK
+    return text.vocab_size, getattr(text, "max_position_embeddings", None) or MAX_ROWS, MAX_ROWS
 
 
 def size_on_disk(directory: Path) -> int:

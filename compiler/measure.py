@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engines.base import Engine
+from engines.base import Engine, Step
 
 _ROWS = 64  # logits compared per prompt, from its end
 _STEPS = 48
@@ -35,12 +35,13 @@ def load(kind: str, directory: Path, threads: int) -> Engine:
 
 def last_logits(engine: Engine, ids: npt.NDArray[np.int64], rows: int) -> npt.NDArray[np.float32]:
     """Logits after at most the last `rows` of `ids`, `[*, V]`; the very last ids one at a time, as when generating."""
-    cache = engine.new_cache(len(ids))
+    cache = engine.new_cache()
     prompt = max(1, len(ids) - _ONE_AT_A_TIME)
-    for begin in range(0, prompt, engine.prefill_chunk):
-        chunk = ids[begin : min(begin + engine.prefill_chunk, prompt)]
-        logits = [engine.forward(chunk, cache, last=min(rows, len(chunk)))]
-    logits += [engine.forward(ids[i : i + 1], cache) for i in range(prompt, len(ids))]
+    for begin in range(0, prompt, engine.max_rows):
+        chunk = ids[begin : min(begin + engine.max_rows, prompt)]
+        logits = engine.forward([Step(chunk, cache, min(rows, len(chunk)))])
+    for i in range(prompt, len(ids)):
+        logits += engine.forward([Step(ids[i : i + 1], cache)])
     return np.concatenate(logits)[-rows:]
 
 
@@ -51,10 +52,10 @@ def score(
     losses, choices = [], []
     for begin in range(0, len(text) - 1, window):
         ids = text[begin : begin + window + 1]
-        cache = engine.new_cache(window)
-        for at in range(0, len(ids) - 1, engine.prefill_chunk):
-            chunk = ids[:-1][at : at + engine.prefill_chunk]
-            logits = engine.forward(chunk, cache, last=len(chunk)).astype(np.float64)
+        cache = engine.new_cache()
+        for at in range(0, len(ids) - 1, engine.max_rows):
+            chunk = ids[:-1][at : at + engine.max_rows]
+            logits = engine.forward([Step(chunk, cache, len(chunk))])[0].astype(np.float64)
             logits -= logits.max(1, keepdims=True)
             logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
             losses.append(-logs[np.arange(len(chunk)), ids[at + 1 : at + 1 + len(chunk)]])
@@ -71,13 +72,13 @@ def measure(kind: str, directory: Path, threads: int, request: Any) -> dict[str,
     """Everything the compiler's table says of one engine."""
     engine = load(kind, directory, threads)
     first = request["p0"]
-    cache = engine.new_cache(min(engine.context_length, len(first) + _STEPS))
-    logits = engine.forward(first[: engine.prefill_chunk], cache)
+    cache = engine.new_cache()
+    (logits,) = engine.forward([Step(first[: engine.max_rows], cache)])
     answer: dict[str, Any] = {"first_token_s": time.time() - float(request["started"])}
     steps = []
-    for _ in range(cache.capacity - cache.length):  # type: ignore[attr-defined]
+    for _ in range(min(_STEPS, engine.context_length - cache.length)):
         began = time.perf_counter()
-        logits = engine.forward(logits.argmax(1), cache)
+        (logits,) = engine.forward([Step(logits.argmax(1), cache)])
         steps.append(time.perf_counter() - began)
     answer["token_ms"] = 1000 * float(np.median(steps)) if steps else float("nan")
     answer["peak_bytes"] = _peak_bytes()

@@ -1,11 +1,12 @@
-"""The Engine protocol: the whole contract between the token loop and a network.
+"""The Engine protocol: the whole contract between sequences and a network.
 
-Arrays are numpy, so that the loop needs no torch. An engine is immutable once loaded; everything that belongs to
-one request lives in the KV cache it hands out, so threads that use one engine with caches of their own never share
-mutable state.
+Arrays are numpy, so that generation needs no torch. An engine is immutable once loaded; everything that belongs to one
+sequence lives in the KV cache it hands out.
 """
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,18 +14,52 @@ import numpy.typing as npt
 TokenIds = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
 
+PAGE_TOKENS = 16
+"""Tokens of one page of the KV cache, all layers together."""
+
+
+class OutOfPagesError(MemoryError):
+    """The memory for caches cannot hold what a pass would append. Nothing was computed; every cache is as before."""
+
 
 class KVCache(Protocol):
-    """The keys and values of one sequence. Belongs to one request; not thread-safe."""
+    """Keys and values of one sequence. Not thread-safe.
+
+    Made of pages; full pages may be shared with other caches and are then never written.
+    """
 
     @property
     def length(self) -> int:
         """Tokens held so far."""
         ...
 
+    def truncate(self, length: int) -> None:
+        """Forget all tokens from `length` on (0 <= length <= self.length); whole pages go back at once."""
+        ...
+
+    def fork(self) -> Self:
+        """Another cache with the same tokens. Where pages are shared, nothing but a part-full page is ever copied."""
+        ...
+
+    def close(self) -> None:
+        """Give all pages back. Idempotent; the cache is empty and usable afterwards."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One sequence's part of a forward pass."""
+
+    ids: TokenIds
+    """`[S]`, S >= 1, appended to the cache."""
+    cache: Any
+    """A KVCache of the same engine; each cache at most once in a pass."""
+    last: int = 1
+    """Rows of logits wanted: after each of the last `last` ids, 0 <= last <= S."""
+
 
 class Engine(Protocol):
-    """A loaded network. Thread-safe: `forward` may run at once in several threads, each with its own cache."""
+    """A loaded network. `forward` may run in several threads at once, each with its own caches."""
 
     name: str
     """`transformers` or `compiled`."""
@@ -36,17 +71,49 @@ class Engine(Protocol):
     """V: width of the logits; every token id is below it."""
     context_length: int
     """Most tokens one cache can hold, prompt and completion together."""
-    prefill_chunk: int
-    """Most tokens one `forward` takes: it bounds memory, and how long a deadline can go unseen."""
+    max_rows: int
+    """Most ids one `forward` takes, all steps together: it bounds memory, and how long a deadline can go unseen."""
 
-    def new_cache(self, capacity: int) -> KVCache:
-        """An empty cache that will hold at most `capacity` tokens (1 <= capacity <= context_length)."""
+    def new_cache(self) -> KVCache:
+        """An empty cache, which takes no memory yet."""
         ...
 
-    def forward(self, ids: TokenIds, cache: Any, last: int = 1) -> Logits:
-        """Append `ids [S]` to the cache and return the logits after each of the last `last` of them, `[last, V]`.
+    def forward(self, steps: Sequence[Step]) -> list[Logits]:
+        """Append each step's ids to its cache, in one pass where the engine can. Logits `[last, V]` per step.
 
-        1 <= S <= prefill_chunk and 1 <= last <= S. Raises ValueError for ids outside [0, V) or a cache that would
-        overflow, and MemoryError when memory runs out; the cache must not be used again after an error.
+        Raises ValueError for ids outside [0, V), for more than `max_rows` ids and for a cache that would grow beyond
+        the context; OutOfPagesError before anything is computed; another MemoryError when memory ran out inside the
+        pass. After any of them the caches are as they were before and can be used.
         """
         ...
+
+    @property
+    def free_tokens(self) -> int:
+        """Tokens that pages not in use could hold now: a multiple of PAGE_TOKENS."""
+        ...
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens that all pages together hold."""
+        ...
+
+
+def check_steps(engine: Engine, steps: Sequence[Step]) -> None:
+    """ValueError for what `Engine.forward` does not take."""
+    rows = sum(len(step.ids) for step in steps)
+    if rows > engine.max_rows:
+        raise ValueError(f"one pass takes up to {engine.max_rows} ids, not {rows}")
+    if len({id(step.cache) for step in steps}) < len(steps):
+        raise ValueError("a cache can take part in a pass only once")
+    for step in steps:
+        ids = step.ids
+        if ids.ndim != 1 or ids.dtype != np.int64 or not len(ids):
+            raise ValueError(f"a step's token ids are one row of int64, not {ids.dtype} {ids.shape}")
+        if not 0 <= step.last <= len(ids):
+            raise ValueError(f"logits can be had after 0 to {len(ids)} of the ids, not {step.last}")
+        if ids.min() < 0 or ids.max() >= engine.vocab_size:
+            raise ValueError(f"token ids lie between 0 and {engine.vocab_size - 1}")
+        if step.cache.length + len(ids) > engine.context_length:
+            raise ValueError(
+                f"{step.cache.length} + {len(ids)} tokens do not fit the context of {engine.context_length}"
+            )

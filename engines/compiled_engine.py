@@ -5,39 +5,67 @@ CPU. Everything is checked here before it reaches native code. Knows nothing of 
 """
 
 import mmap
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from engines import artifact
-from engines.base import Logits, TokenIds
+from engines.base import PAGE_TOKENS, Logits, OutOfPagesError, Step, TokenIds, check_steps
 from engines.errors import LoadError
-from engines.machine import require_memory
+from engines.machine import available_memory
 from engines.native_library import NativeEngine
-
-_TILE = 16  # tokens per tile of the native cache layout
 
 
 class CompiledCache:
     """The keys and values of one sequence: one block of memory, of which only the part in use is ever touched."""
 
-    def __init__(self, capacity: int, tokens_bytes: int, element_bytes: int) -> None:
-        """Room for `capacity` tokens of `tokens_bytes` each."""
-        self.capacity = capacity
-        self.usable = True
-        rounded = -(-capacity // _TILE) * _TILE
+    def __init__(self, capacity: int, token_bytes: int, element_bytes: int) -> None:
+        """Room for `capacity` tokens of `token_bytes` each, taken when the first one arrives."""
+        self._size = (capacity, token_bytes, element_bytes)
+        self._memory: mmap.mmap | None = None
+        self.state = np.zeros(4, np.int64)
+        """Address, capacity, tokens held and bytes of an element, as the graphs read them."""
+
+    @property
+    def length(self) -> int:
+        """See `KVCache.length`."""
+        return int(self.state[2])
+
+    def allocate(self) -> None:
+        """Map the memory, if that has not been done. Raises MemoryError."""
+        if self._memory is not None:
+            return
+        capacity, token_bytes, element_bytes = self._size
+        rounded = -(-capacity // PAGE_TOKENS) * PAGE_TOKENS
         try:
             # Private: to the kernel shared anonymous pages are of a file, and `engines.machine` leaves files out.
-            self._memory = mmap.mmap(-1, rounded * tokens_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            self._memory = mmap.mmap(-1, rounded * token_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except (OSError, OverflowError) as error:
             raise MemoryError(f"no memory for a cache of {capacity} tokens") from error
         address = np.frombuffer(self._memory, np.uint8).ctypes.data
         self.state = np.array([address, rounded, 0, element_bytes], np.int64)
 
-    @property
-    def length(self) -> int:
-        """Tokens held so far."""
-        return int(self.state[2])
+    def truncate(self, length: int) -> None:
+        """See `KVCache.truncate`."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"a cache of {self.length} tokens cannot be cut to {length}")
+        self.state[2] = length
+
+    def fork(self) -> "CompiledCache":
+        """See `KVCache.fork`; here everything is copied."""
+        other = CompiledCache(*self._size)
+        if self._memory is not None:
+            other.allocate()
+            assert other._memory is not None
+            other._memory[:] = self._memory
+            other.state[2] = self.length
+        return other
+
+    def close(self) -> None:
+        """See `KVCache.close`."""
+        self._memory = None
+        self.state = np.zeros(4, np.int64)
 
 
 class CompiledEngine:
@@ -51,40 +79,43 @@ class CompiledEngine:
         self.level = level
         self.vocab_size = compiled.vocab_size
         self.context_length = compiled.context_length
-        self.prefill_chunk = compiled.prefill_chunk
+        self.max_rows = compiled.prefill_chunk
         self._token_bytes = compiled.cache_elements * compiled.cache_element_bytes
         self._element_bytes = compiled.cache_element_bytes
         self._native = native
+        self.total_tokens = self.free_tokens
 
-    def new_cache(self, capacity: int) -> CompiledCache:
-        """An empty cache for at most `capacity` tokens. Memory is used as they arrive; MemoryError if it could not."""
-        if not 1 <= capacity <= self.context_length:
-            raise ValueError(f"a cache holds between 1 and {self.context_length} tokens, not {capacity}")
-        require_memory(capacity * self._token_bytes)
-        return CompiledCache(capacity, self._token_bytes, self._element_bytes)
+    @property
+    def free_tokens(self) -> int:
+        """See `Engine.free_tokens`: what the memory that is free now could hold."""
+        return max(0, available_memory() // self._token_bytes // PAGE_TOKENS * PAGE_TOKENS)
 
-    def forward(self, ids: TokenIds, cache: CompiledCache, last: int = 1) -> Logits:
-        """Append `ids [S]` to the cache; logits `[last, V]` after each of the last `last` of them."""
-        ids = np.ascontiguousarray(ids)
-        if ids.ndim != 1 or ids.dtype != np.int64:
-            raise ValueError(f"token ids are one row of int64, not {ids.dtype} {ids.shape}")
-        count = len(ids)
-        if not 1 <= count <= self.prefill_chunk:
-            raise ValueError(f"one call takes between 1 and {self.prefill_chunk} tokens, not {count}")
-        if not 1 <= last <= count:
-            raise ValueError(f"logits can be had for 1 to {count} tokens, not {last}")
-        if ids.min() < 0 or ids.max() >= self.vocab_size:
-            raise ValueError(f"token ids lie between 0 and {self.vocab_size - 1}")
-        if not cache.usable:
-            raise ValueError("this cache met an error and cannot be used again")
-        if cache.length + count > cache.capacity:
-            raise ValueError(f"{cache.length} + {count} tokens do not fit a cache of {cache.capacity}")
-        logits = np.empty((last, self.vocab_size), np.float32)
-        cache.usable = False
+    def new_cache(self) -> CompiledCache:
+        """See `Engine.new_cache`."""
+        return CompiledCache(self.context_length, self._token_bytes, self._element_bytes)
+
+    def forward(self, steps: Sequence[Step]) -> list[Logits]:
+        """See `Engine.forward`."""
+        check_steps(self, steps)
+        new_page = any(
+            (s.cache.length + len(s.ids) - 1) // PAGE_TOKENS > (s.cache.length - 1) // PAGE_TOKENS for s in steps
+        )
+        if new_page and sum(len(step.ids) for step in steps) > self.free_tokens:
+            raise OutOfPagesError("the memory that is free cannot hold these tokens")
+        lengths = [step.cache.length for step in steps]
+        try:
+            return [self._run(np.ascontiguousarray(step.ids), step.cache, step.last) for step in steps]
+        except BaseException:
+            for step, length in zip(steps, lengths, strict=True):
+                step.cache.truncate(length)
+            raise
+
+    def _run(self, ids: TokenIds, cache: CompiledCache, last: int) -> Logits:
+        cache.allocate()
+        logits = np.empty((max(last, 1), self.vocab_size), np.float32)
         self._native.forward(ids, cache.state, logits)
-        cache.usable = True
-        cache.state[2] += count
-        return logits
+        cache.state[2] += len(ids)
+        return logits[len(logits) - last :]
 
 
 def load(directory: Path, *, threads: int, verify: bool = False, level: str | None = None) -> CompiledEngine:

@@ -5,31 +5,34 @@ of its own. Knows nothing of the compiled engine, of text or of requests.
 """
 
 import contextlib
+import copy
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
-from engines.base import Logits, TokenIds
+from engines.base import PAGE_TOKENS, Logits, OutOfPagesError, Step, TokenIds, check_steps
 from engines.errors import LoadError
-from engines.machine import available_memory, require_memory
+from engines.machine import available_memory
 from engines.pretrained import load_pretrained
 from engines.weights import Stored, inspect_weights
 
-PREFILL_CHUNK = 512
+MAX_ROWS = 512
 """Tokens per forward pass of a long prompt: beyond it the matrix products gain nothing on a CPU."""
 MEMORY_BESIDE_WEIGHTS = 300_000_000
 """Bytes that a loaded process needs beside its weights: torch, transformers and one request's activations."""
 
 
 class TransformersEngine:
-    """A transformers causal LM behind the Engine protocol."""
+    """A transformers causal LM behind the Engine protocol. Runs the steps of a pass one after the other."""
 
     name = "transformers"
-    prefill_chunk = PREFILL_CHUNK
+    max_rows = MAX_ROWS
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
@@ -40,46 +43,124 @@ class TransformersEngine:
         self.context_length = int(getattr(text, "max_position_embeddings", None) or 2048)
         self._token_bytes = _cache_bytes_per_token(text, model.dtype)
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self.total_tokens = self._memory_tokens()
 
-    def new_cache(self, capacity: int) -> "_Cache":
-        """An empty cache for at most `capacity` tokens; it grows as it fills. MemoryError if it could not."""
-        if self.device == "cpu":
-            require_memory(capacity * self._token_bytes)
-        return _Cache(DynamicCache(config=self.model.config), min(capacity, self.context_length))
+    def new_cache(self) -> "TransformersCache":
+        """See `Engine.new_cache`."""
+        return TransformersCache(self.model.config)
+
+    @property
+    def free_tokens(self) -> int:
+        """See `Engine.free_tokens`: what the memory that is free now could hold."""
+        return min(self.total_tokens, self._memory_tokens())
+
+    def forward(self, steps: Sequence[Step]) -> list[Logits]:
+        """See `Engine.forward`."""
+        check_steps(self, steps)
+        if any(_begins_a_page(step) for step in steps) and sum(len(step.ids) for step in steps) > self.free_tokens:
+            raise OutOfPagesError("the memory that is free cannot hold these tokens")
+        lengths = [step.cache.length for step in steps]
+        try:
+            return [self._run(step) for step in steps]
+        except BaseException:
+            for step, length in zip(steps, lengths, strict=True):
+                step.cache.truncate(length)
+            raise
 
     @torch.inference_mode()
-    def forward(self, ids: TokenIds, cache: "_Cache", last: int = 1) -> Logits:
-        """See `Engine.forward`."""
-        if not 1 <= last <= len(ids) <= self.prefill_chunk:
-            raise ValueError(f"{len(ids)} ids and the last {last} logits do not fit a chunk of {self.prefill_chunk}")
-        if ids.min() < 0 or ids.max() >= self.vocab_size:
-            raise ValueError(f"a token id is outside 0..{self.vocab_size - 1}")
-        if cache.length + len(ids) > cache.capacity:
-            raise ValueError(f"{cache.length} + {len(ids)} tokens overflow a cache of {cache.capacity}")
-        keep = {"logits_to_keep": last} if self._keeps else {}
+    def _run(self, step: Step) -> Logits:
+        cache: TransformersCache = step.cache
+        keep = {"logits_to_keep": max(step.last, 1)} if self._keeps else {}
+        entries = cache.take_entries()
+        # More than the step's own ids only where the cache had to forget what it could not cut back.
+        ids = np.concatenate([cache.unread, step.ids])
         with _memory_errors():
-            inputs = torch.from_numpy(ids).to(self.model.device)[None]
-            logits = self.model(input_ids=inputs, past_key_values=cache.entries, use_cache=True, **keep).logits
-            rows: Logits = logits[0, -last:].float().cpu().numpy()
-        cache.length += len(ids)
+            for start in range(0, len(ids), self.max_rows):
+                inputs = torch.from_numpy(ids[start : start + self.max_rows]).to(self.model.device)[None]
+                logits = self.model(input_ids=inputs, past_key_values=entries, use_cache=True, **keep).logits
+            rows: Logits = logits[0, logits.shape[1] - step.last :].float().cpu().numpy()
+        cache.extend(step.ids, entries)
         return rows
 
+    def _memory_tokens(self) -> int:
+        if self.device != "cpu":
+            free: int = torch.cuda.mem_get_info()[0]
+        else:
+            free = available_memory()
+        return max(0, free // self._token_bytes // PAGE_TOKENS * PAGE_TOKENS)
 
-class _Cache:
-    """One sequence's keys and values, as transformers keeps them for this architecture."""
 
-    def __init__(self, entries: DynamicCache, capacity: int) -> None:
-        self.entries = entries
-        self.capacity = capacity
-        self.length = 0
+class TransformersCache:
+    """One sequence's keys and values, as transformers keeps them for this architecture.
+
+    Sliding windows and recurrent states cannot be cut back, nor can entries that an error left half-written: then all
+    of them are dropped, and the tokens are read again with the next step.
+    """
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        self._config = config
+        self._ids = np.empty(0, np.int64)
+        self._entries: DynamicCache | None = None
+        self._read = 0
+        """How many of the ids the entries hold."""
+
+    @property
+    def length(self) -> int:
+        """See `KVCache.length`."""
+        return len(self._ids)
+
+    @property
+    def unread(self) -> TokenIds:
+        """The ids that the entries do not hold (any more)."""
+        return self._ids[self._read :]
+
+    def take_entries(self) -> DynamicCache:
+        """The entries, to be extended. They are lost unless `extend` brings them back."""
+        entries, self._entries = self._entries, None
+        if entries is None:
+            self._read = 0
+            entries = DynamicCache(config=self._config)
+        return entries
+
+    def extend(self, ids: TokenIds, entries: DynamicCache) -> None:
+        """Append `ids`, which `entries` now hold together with everything before them."""
+        self._ids = np.concatenate([self._ids, ids])
+        self._entries, self._read = entries, len(self._ids)
+
+    def truncate(self, length: int) -> None:
+        """See `KVCache.truncate`."""
+        if not 0 <= length <= len(self._ids):
+            raise ValueError(f"a cache of {len(self._ids)} tokens cannot be cut to {length}")
+        self._ids = self._ids[:length]
+        if self._entries is None or self._read <= length:
+            return
+        if all(type(layer) is DynamicLayer for layer in self._entries.layers) and length:
+            self._entries.crop(length - self._read)
+            self._read = length
+        else:
+            self._entries, self._read = None, 0
+
+    def fork(self) -> "TransformersCache":
+        """See `KVCache.fork`; here everything is copied."""
+        return copy.deepcopy(self)
+
+    def close(self) -> None:
+        """See `KVCache.close`."""
+        self.truncate(0)
+
+
+def _begins_a_page(step: Step) -> bool:
+    """Whether a step's tokens need a page that its cache does not have yet."""
+    length: int = step.cache.length
+    return (length + len(step.ids) - 1) // PAGE_TOKENS > (length - 1) // PAGE_TOKENS
 
 
 def _cache_bytes_per_token(config: Any, dtype: torch.dtype) -> int:
-    """Keys and values of one token in all layers; 0 for a network that keeps none in this way."""
+    """Keys and values of one token in all layers, at least 1: some networks keep none in this way."""
     heads = getattr(config, "num_attention_heads", 0)
     width = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    return int(2 * config.num_hidden_layers * kv_heads * width * dtype.itemsize)
+    return max(1, int(2 * config.num_hidden_layers * kv_heads * width * dtype.itemsize))
 
 
 def load(directory: Path, *, dtype: str, device: str, threads: int) -> TransformersEngine:

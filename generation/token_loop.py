@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from engines.base import Engine, KVCache, Logits, TokenIds
+from engines.base import Engine, KVCache, Logits, Step, TokenIds
 from generation.sampling import History, SamplingParams, adjust, log_softmax, sample
 from generation.stopping import StopMatcher
 from generation.tokenizer import Detokenizer, Tokenizer
@@ -105,7 +105,7 @@ def generate(
     """
     started = time.monotonic()
     pace = _Pace(deadline)
-    cache = engine.new_cache(len(prompt) + params.max_tokens)
+    cache = engine.new_cache()
     logits, prompt_tokens = _prefill(engine, cache, prompt, params, pace)
     prefilled = time.monotonic()
 
@@ -147,7 +147,7 @@ def _prefill(
     engine: Engine, cache: KVCache, prompt: TokenIds, params: GenerationParams, pace: "_Pace"
 ) -> tuple[Logits | None, list[Token]]:
     """Fill the cache chunk by chunk. Logits `[V]` after the prompt (None: the deadline came first), prompt tokens."""
-    size = engine.prefill_chunk
+    size = engine.max_rows
     tokens = []
     if params.prompt_logprobs:
         size = min(size, PROMPT_LOGITS_CHUNK)
@@ -232,7 +232,7 @@ class _Pace:
         before = time.monotonic()
         if before + SLOW_STEP_FACTOR * self._slowest > self._deadline.at - DEADLINE_MARGIN:
             return None
-        logits = engine.forward(ids, cache, last)
+        logits = engine.forward([Step(ids, cache, last)])[0]
         # The first decode step is judged by the prefill before it, which never took less.
         self._slowest = max(time.monotonic() - before, SLOW_STEP_DECAY * self._slowest)
         return logits

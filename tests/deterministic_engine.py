@@ -4,14 +4,14 @@ Each next token depends on every token before it, so that requests which disturb
 `before_forward` lets a test decide when a forward pass happens.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from api.chat import ChatTemplate
 from api.model import Model
-from engines.base import Logits, TokenIds
+from engines.base import Logits, Step, check_steps
 from generation.tokenizer import Tokenizer
 
 CHAT_TEMPLATE = (
@@ -23,11 +23,24 @@ STEP = 6364136223846793005  # Knuth's multiplier for a 64-bit linear congruentia
 
 
 class HistoryCache:
-    """The whole history in one number."""
+    """The hash of every beginning of the history."""
 
-    def __init__(self) -> None:
-        self.length = 0
-        self.state = 1
+    def __init__(self, states: Sequence[int] = ()) -> None:
+        self.states = list(states)
+
+    @property
+    def length(self) -> int:
+        return len(self.states)
+
+    def truncate(self, length: int) -> None:
+        assert 0 <= length <= self.length
+        del self.states[length:]
+
+    def fork(self) -> "HistoryCache":
+        return HistoryCache(self.states)
+
+    def close(self) -> None:
+        self.states.clear()
 
 
 class DeterministicEngine:
@@ -36,29 +49,38 @@ class DeterministicEngine:
     name, dtype, device = "deterministic", "float32", "cpu"
     vocab_size = 320
     """That of the tokenizers in `tests/checkpoints.py`."""
+    total_tokens = 1_000_000
 
     def __init__(
-        self, context_length: int = 640, before_forward: Callable[[], None] = lambda: None, prefill_chunk: int = 512
+        self, context_length: int = 640, before_forward: Callable[[], None] = lambda: None, max_rows: int = 512
     ) -> None:
         self.context_length = context_length
-        self.prefill_chunk = prefill_chunk
+        self.max_rows = max_rows
         self.before_forward = before_forward
         self.forwards = 0
         self._table = np.random.default_rng(0).standard_normal((ROWS, self.vocab_size)).astype(np.float32) * 3
         self._table[:, 0] = -100.0
 
-    def new_cache(self, capacity: int) -> HistoryCache:
+    def new_cache(self) -> HistoryCache:
         return HistoryCache()
 
-    def forward(self, ids: TokenIds, cache: HistoryCache, last: int = 1) -> Logits:
+    def forward(self, steps: Sequence[Step]) -> list[Logits]:
+        check_steps(self, steps)
         self.before_forward()
         self.forwards += 1
-        rows = []
-        for token in ids.tolist():
-            cache.state = (cache.state * STEP + token + 1) % 2**64
-            rows.append(cache.state % ROWS)
-        cache.length += len(ids)
-        return self._table[rows[-last:]]
+        return [self._table[_read(step)] for step in steps]
+
+    @property
+    def free_tokens(self) -> int:
+        return self.total_tokens
+
+
+def _read(step: Step) -> list[int]:
+    """Append a step's ids to its cache. The rows of the table that hold its logits."""
+    states: list[int] = step.cache.states
+    for token in step.ids.tolist():
+        states.append(((states[-1] if states else 1) * STEP + token + 1) % 2**64)
+    return [state % ROWS for state in states[len(states) - step.last :]]
 
 
 def deterministic_model(tokenizer: Tokenizer, engine: DeterministicEngine) -> Model:

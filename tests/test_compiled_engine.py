@@ -19,8 +19,8 @@ from transformers import AutoModelForCausalLM
 from compiler import package
 from compiler.errors import CompileError
 from engines import artifact, compiled_engine
-from engines.base import Logits, TokenIds
-from engines.compiled_engine import CompiledEngine
+from engines.base import Logits, OutOfPagesError, Step, TokenIds
+from engines.compiled_engine import CompiledCache, CompiledEngine
 from engines.errors import LoadError
 from engines.machine import available_memory
 from tests.checkpoints import CONTEXT, VOCAB
@@ -55,13 +55,17 @@ def all_logits(oracle: Any, ids: TokenIds) -> Logits:
     return logits
 
 
+def run(engine: CompiledEngine, ids: TokenIds, cache: CompiledCache, last: int = 1) -> Logits:
+    return engine.forward([Step(ids, cache, last)])[0]
+
+
 def greedy(engine: CompiledEngine, prompt: TokenIds, tokens: int) -> list[int]:
-    cache = engine.new_cache(len(prompt) + tokens)
-    for begin in range(0, len(prompt), engine.prefill_chunk):
-        logits = engine.forward(prompt[begin : begin + engine.prefill_chunk], cache)
+    cache = engine.new_cache()
+    for begin in range(0, len(prompt), engine.max_rows):
+        logits = run(engine, prompt[begin : begin + engine.max_rows], cache)
     found = [int(logits[0].argmax())]
     while len(found) < tokens:
-        found.append(int(engine.forward(np.array(found[-1:]), cache)[0].argmax()))
+        found.append(int(run(engine, np.array(found[-1:]), cache)[0].argmax()))
     return found
 
 
@@ -80,12 +84,12 @@ def test_logits_equal_transformers_however_the_prompt_is_cut(engine: CompiledEng
     for trial in range(25):
         ids = random_ids(int(random.integers(2, CONTEXT + 1)), seed=trial)
         expected = all_logits(oracle, ids)
-        cache = engine.new_cache(int(random.integers(len(ids), CONTEXT + 1)))
+        cache = engine.new_cache()
         at = 0
         while at < len(ids):
-            count = min(int(random.choice([1, 2, 3, 17, 100, engine.prefill_chunk])), len(ids) - at)
+            count = min(int(random.choice([1, 2, 3, 17, 100, engine.max_rows])), len(ids) - at)
             last = int(random.integers(1, count + 1))
-            logits = engine.forward(ids[at : at + count], cache, last)
+            logits = run(engine, ids[at : at + count], cache, last)
             at += count
             assert logits.shape == (last, VOCAB)
             assert np.abs(logits - expected[at - last : at]).max() <= 1e-4 * np.abs(expected).max()
@@ -94,14 +98,14 @@ def test_logits_equal_transformers_however_the_prompt_is_cut(engine: CompiledEng
 
 def test_the_whole_context_can_be_used(engine: CompiledEngine, oracle: Any) -> None:
     ids = random_ids(CONTEXT)
-    cache = engine.new_cache(CONTEXT)
-    engine.forward(ids[:500], cache)
-    engine.forward(ids[500:-1], cache)
-    logits = engine.forward(ids[-1:], cache)
+    cache = engine.new_cache()
+    run(engine, ids[:500], cache)
+    run(engine, ids[500:-1], cache)
+    logits = run(engine, ids[-1:], cache)
     expected = all_logits(oracle, ids)
     assert np.abs(logits[0] - expected[-1]).max() <= 1e-4 * np.abs(expected).max()
-    with pytest.raises(ValueError, match="do not fit a cache"):
-        engine.forward(ids[:1], cache)
+    with pytest.raises(ValueError, match="do not fit the context"):
+        run(engine, ids[:1], cache)
 
 
 def test_logits_are_the_same_for_any_number_of_threads(engine: CompiledEngine, llama_artifact: Path) -> None:
@@ -109,9 +113,9 @@ def test_logits_are_the_same_for_any_number_of_threads(engine: CompiledEngine, l
 
     def logits(threads: int) -> Logits:
         own = compiled_engine.load(llama_artifact, threads=threads, level=engine.level)
-        cache = own.new_cache(CONTEXT)
-        rows = [own.forward(ids[:200], cache, last=200)]
-        return np.concatenate([*rows, *(own.forward(ids[i : i + 1], cache) for i in range(200, 400))])
+        cache = own.new_cache()
+        rows = [run(own, ids[:200], cache, last=200)]
+        return np.concatenate([*rows, *(run(own, ids[i : i + 1], cache) for i in range(200, 400))])
 
     alone = logits(1)
     for threads in (2, 7):  # the second more than there are cores
@@ -139,29 +143,22 @@ def test_requests_in_several_threads_do_not_disturb_each_other(engine: CompiledE
         (np.array([VOCAB]), 1, "token ids lie between"),
         (np.array([-1]), 1, "token ids lie between"),
         (np.array([2**62]), 1, "token ids lie between"),
-        (np.array([], np.int64), 1, "one call takes between"),
-        (np.zeros(513, np.int64), 1, "one call takes between"),
-        (np.zeros(3, np.int64), 0, "logits can be had"),
+        (np.array([], np.int64), 1, "one row of int64"),
+        (np.zeros(513, np.int64), 1, "one pass takes up to"),
+        (np.zeros(3, np.int64), -1, "logits can be had"),
         (np.zeros(3, np.int64), 4, "logits can be had"),
         (np.zeros((1, 3), np.int64), 1, "one row of int64"),
         (np.zeros(3, np.int32), 1, "one row of int64"),
         (np.zeros(3), 1, "one row of int64"),
-        (np.zeros(40, np.int64), 1, "do not fit a cache of 33"),
     ],
 )
 def test_what_the_graphs_cannot_take_is_refused_before_native_code(
     engine: CompiledEngine, ids: Any, last: int, message: str
 ) -> None:
-    cache = engine.new_cache(33)
+    cache = engine.new_cache()
     with pytest.raises(ValueError, match=message):
-        engine.forward(ids, cache, last)
-    assert engine.forward(np.zeros(33, np.int64), cache).shape == (1, VOCAB)  # and the cache is as before
-
-
-@pytest.mark.parametrize("capacity", [0, -1, CONTEXT + 1])
-def test_a_cache_is_never_larger_than_the_context(engine: CompiledEngine, capacity: int) -> None:
-    with pytest.raises(ValueError, match="a cache holds between"):
-        engine.new_cache(capacity)
+        run(engine, ids, cache, last)
+    assert run(engine, np.zeros(33, np.int64), cache).shape == (1, VOCAB)  # and the cache is as before
 
 
 def test_a_cold_start_imports_neither_torch_nor_transformers(llama_artifact: Path) -> None:
@@ -182,7 +179,7 @@ assert "libtorch" not in open("/proc/self/maps").read()
 
 
 def test_weights_are_mapped_shared_and_never_written(engine: CompiledEngine) -> None:
-    engine.forward(random_ids(100), engine.new_cache(100))
+    run(engine, random_ids(100), engine.new_cache())
     maps = re.findall(r"\S+ (\S{4}) .*weights\.bin", Path("/proc/self/maps").read_text())
     assert maps
     assert set(maps) == {"r--s"}
@@ -193,28 +190,31 @@ def test_a_cache_starts_small(engine: CompiledEngine) -> None:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     before = resident()
-    caches = [compiled_engine.CompiledCache(100_000, 4096, 4) for _ in range(5)]
+    caches = [CompiledCache(100_000, 4096, 4) for _ in range(5)]
+    for cache in caches:
+        cache.allocate()
     assert resident() - before < 10_000_000 < 5 * 100_000 * 4096
     assert caches[0].length == 0
 
 
 def test_memory_that_cannot_be_had_is_a_memory_error() -> None:
     with pytest.raises(MemoryError, match="no memory for a cache"):
-        compiled_engine.CompiledCache(2**40, 2**20, 4)
+        CompiledCache(2**40, 2**20, 4).allocate()
 
 
 def test_a_cache_that_memory_cannot_hold_is_refused_before_it_is_filled(
     engine: CompiledEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1")
-    with pytest.raises(MemoryError):
-        engine.new_cache(CONTEXT)
+    with pytest.raises(OutOfPagesError):
+        run(engine, random_ids(5), engine.new_cache())
 
 
 def test_a_cache_in_use_is_memory_that_the_next_one_cannot_have() -> None:
     function = {"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1000"}
     before = available_memory(function)
-    cache = compiled_engine.CompiledCache(10_000, 4096, 4)
+    cache = CompiledCache(10_000, 4096, 4)
+    cache.allocate()
     ctypes.memset(int(cache.state[0]), 1, 10_000 * 4096)
     assert before - available_memory(function) > 39_000_000
 

@@ -9,7 +9,7 @@ import pytest
 
 from compiler.build import build
 from engines import artifact, compiled_engine
-from engines.base import Logits, TokenIds
+from engines.base import Logits, Step, TokenIds
 from tests import emulated
 from tests.checkpoints import make_checkpoint
 from tests.kernels import BEST
@@ -39,8 +39,8 @@ class Models:
     def here(self, calls: Sequence[TokenIds]) -> Logits:
         """Logits `[tokens, V]` of this machine's level."""
         engine = compiled_engine.load(self.artifact.directory, threads=THREADS, level=BEST)
-        cache = engine.new_cache(sum(map(len, calls)))
-        return np.concatenate([engine.forward(ids, cache, last=len(ids)) for ids in calls])
+        cache = engine.new_cache()
+        return np.concatenate([engine.forward([Step(ids, cache, len(ids))])[0] for ids in calls])
 
     def emulated(self, calls: Sequence[TokenIds]) -> Logits:
         """Logits `[tokens, V]` of the aarch64 level."""

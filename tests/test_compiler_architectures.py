@@ -22,6 +22,7 @@ from transformers import (
 from compiler.build import build
 from compiler.errors import CompileError, UnsupportedModelError
 from engines import artifact, compiled_engine
+from engines.base import Step
 from engines.errors import LoadError
 from tests.checkpoints import CONFIGS, CONTEXT, SIZES, VOCAB, make_checkpoint
 
@@ -54,9 +55,9 @@ def test_logits_equal_transformers_up_to_the_full_context(checkpoint: Path, tmp_
     ids = np.random.default_rng(0).integers(1, VOCAB, CONTEXT)
     with torch.inference_mode():
         expected = oracle.eval()(torch.from_numpy(ids)[None]).logits[0].numpy()
-    cache = engine.new_cache(CONTEXT)
+    cache = engine.new_cache()
     cuts = [0, 5, 6, 7, 300, 303, CONTEXT - 1, CONTEXT]
-    found = [engine.forward(ids[a:b], cache, last=b - a) for a, b in pairwise(cuts)]
+    found = [engine.forward([Step(ids[a:b], cache, b - a)])[0] for a, b in pairwise(cuts)]
     assert np.abs(np.concatenate(found) - expected).max() <= 1e-4 * np.abs(expected).max()
 
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 import model_loader
 from api.model import Model
-from engines.base import TokenIds
+from engines.base import Logits, OutOfPagesError, Step, TokenIds
 from engines.machine import usable_vcpus
 from engines.transformers_engine import TransformersEngine
 from generation.sampling import SamplingParams
@@ -61,29 +61,91 @@ def test_logits_of_the_last_positions_equal_the_whole_forward_pass(llama: Model)
     ids = random_prompt(40)
     with torch.inference_mode():
         expected = engine.model(torch.from_numpy(ids)[None]).logits[0].numpy()
-    cache = engine.new_cache(64)
-    engine.forward(ids[:25], cache)
-    np.testing.assert_allclose(engine.forward(ids[25:], cache, last=3), expected[-3:], rtol=1e-4, atol=1e-4)
+    cache = engine.new_cache()
+    assert engine.forward([Step(ids[:25], cache, last=0)])[0].shape == (0, VOCAB)
+    np.testing.assert_allclose(engine.forward([Step(ids[25:], cache, 3)])[0], expected[-3:], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("ids", [[VOCAB], [-1], []], ids=["too large", "negative", "none"])
 def test_ids_the_network_does_not_have_are_refused(llama: Model, ids: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"token id|ids and"):
-        llama.engine.forward(np.array(ids, dtype=np.int64), llama.engine.new_cache(8))
+    with pytest.raises(ValueError, match="token ids"):
+        llama.engine.forward([Step(np.array(ids, dtype=np.int64), llama.engine.new_cache())])
 
 
-def test_a_cache_cannot_overflow(llama: Model) -> None:
-    cache = llama.engine.new_cache(4)
-    with pytest.raises(ValueError, match="overflow a cache of 4"):
-        llama.engine.forward(random_prompt(5), cache)
+def test_what_a_pass_does_not_take_is_refused_and_changes_nothing(llama: Model) -> None:
+    engine, cache = llama.engine, llama.engine.new_cache()
+    for start in range(0, CONTEXT - 4, engine.max_rows):
+        engine.forward([Step(random_prompt(CONTEXT - 4)[start : start + engine.max_rows], cache, last=0)])
+    other = engine.new_cache()
+    wrong = {
+        "do not fit the context": [Step(random_prompt(5), cache)],
+        "one pass takes up to": [Step(random_prompt(engine.max_rows), other), Step(random_prompt(1), cache)],
+        "only once": [Step(random_prompt(1), cache), Step(random_prompt(1), cache)],
+        "logits can be had": [Step(random_prompt(1), cache, last=2)],
+    }
+    for message, steps in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            engine.forward(steps)
+    assert (cache.length, other.length) == (CONTEXT - 4, 0)
 
 
-def test_a_cache_that_memory_cannot_hold_is_refused_before_it_is_filled(
+def test_a_pass_that_memory_cannot_hold_is_refused_before_it_begins(
     llama: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    cache = llama.engine.new_cache()
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1")
+    with pytest.raises(OutOfPagesError):
+        llama.engine.forward([Step(random_prompt(5), cache)])
+    assert (cache.length, llama.engine.free_tokens) == (0, 0)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "mistral-sliding", "gemma3-sliding"])
+def test_a_cache_that_was_cut_or_forked_goes_on_as_if_it_had_read_nothing_else(
+    tmp_path: Path, architecture: str
+) -> None:
+    engine = load(make_checkpoint(tmp_path / "model", architecture)).engine
+    ids, other = random_prompt(90), random_prompt(40, seed=1)
+
+    def logits(*parts: TokenIds) -> Logits:
+        cache = engine.new_cache()
+        return np.concatenate([engine.forward([Step(part, cache)])[0] for part in parts])
+
+    cut = engine.new_cache()
+    engine.forward([Step(ids, cut)])
+    cut.truncate(70)
+    forked = cut.fork()
+    rows = engine.forward([Step(ids[70:], cut), Step(other, forked)])
+    np.testing.assert_allclose(rows[0], logits(ids[:70], ids[70:])[1:], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(rows[1], logits(ids[:70], other)[1:], rtol=1e-4, atol=1e-4)
+    cut.close()
+    assert cut.length == 0
+    np.testing.assert_allclose(engine.forward([Step(other, cut)])[0], logits(other), rtol=1e-4, atol=1e-4)
+    assert forked.length == 110
+
+
+def test_an_error_in_a_pass_leaves_its_caches_as_they_were(llama: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, ids = llama.engine, random_prompt(30)
+    assert isinstance(engine, TransformersEngine)
+    caches = [engine.new_cache(), engine.new_cache()]
+    expected = engine.forward([Step(ids, caches[0]), Step(ids[:9], caches[1])])
+    for cache, length in zip(caches, (20, 5), strict=True):
+        cache.truncate(length)
+    layers, calls = engine.model.model.layers, 0
+
+    def fail(*_: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise RuntimeError("can't allocate memory")
+
+    hook = layers[-1].register_forward_hook(fail)  # in the second step, after its first layer was written
+    steps = [Step(ids[20:], caches[0]), Step(ids[5:9], caches[1])]
     with pytest.raises(MemoryError):
-        llama.engine.new_cache(CONTEXT)
+        engine.forward(steps)
+    hook.remove()
+    assert [cache.length for cache in caches] == [20, 5]
+    for found, wanted in zip(engine.forward(steps), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_auto_dtype_is_the_stored_one_where_the_cpu_runs_it_well(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from api.model import Model
-from engines.base import Logits, TokenIds
+from engines.base import Logits, Step
 from engines.transformers_engine import TransformersEngine
 from generation.sampling import SamplingParams
 from generation.stopping import StopMatcher
@@ -20,30 +20,44 @@ GREEDY = SamplingParams(temperature=0.0)
 class ScriptCache:
     """The cache of ScriptedEngine: how far the script has come."""
 
-    length = 0
+    def __init__(self, length: int = 0) -> None:
+        self.length = length
+
+    def truncate(self, length: int) -> None:
+        self.length = length
+
+    def fork(self) -> "ScriptCache":
+        return ScriptCache(self.length)
+
+    def close(self) -> None:
+        self.length = 0
 
 
 class ScriptedEngine:
     """A deterministic engine with the production interface: after any prompt it says `script`, token by token."""
 
     name, dtype, device = "scripted", "none", "cpu"
-    context_length, prefill_chunk = 1000, 4
+    context_length, max_rows = 1000, 4
+    free_tokens = total_tokens = 1_000_000
 
     def __init__(self, script: Sequence[int], vocab_size: int, seconds_per_token: float = 0.0) -> None:
         self.script, self.vocab_size, self.seconds_per_token = script, vocab_size, seconds_per_token
         self.prompt_length: int | None = None
         self.forwards = 0
 
-    def new_cache(self, capacity: int) -> ScriptCache:
+    def new_cache(self) -> ScriptCache:
         return ScriptCache()
 
-    def forward(self, ids: TokenIds, cache: ScriptCache, last: int = 1) -> Logits:
-        time.sleep(self.seconds_per_token * len(ids))
+    def forward(self, steps: Sequence[Step]) -> list[Logits]:
+        time.sleep(self.seconds_per_token * sum(len(step.ids) for step in steps))
         self.forwards += 1
-        cache.length += len(ids)
-        said = 0 if self.prompt_length is None else cache.length - self.prompt_length
-        logits = np.zeros((last, self.vocab_size), dtype=np.float32)
-        logits[-1, self.script[min(max(said, 0), len(self.script) - 1)]] = 20.0
+        return [self._say(step) for step in steps]
+
+    def _say(self, step: Step) -> Logits:
+        step.cache.length += len(step.ids)
+        said = 0 if self.prompt_length is None else step.cache.length - self.prompt_length
+        logits = np.zeros((step.last, self.vocab_size), dtype=np.float32)
+        logits[-1:, self.script[min(max(said, 0), len(self.script) - 1)]] = 20.0
         return logits
 
 

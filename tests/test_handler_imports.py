@@ -37,9 +37,9 @@ import numpy as np
 
 class Engine:
     name, dtype, device = "stub", "float32", "cpu"
-    vocab_size, context_length, prefill_chunk = 320, 640, 512
-    def new_cache(self, capacity): return None
-    def forward(self, ids, cache, last=1): return np.zeros((last, 320), dtype=np.float32)
+    vocab_size, context_length, max_rows = 320, 640, 512
+    def new_cache(self): return None
+    def forward(self, steps): return [np.zeros((step.last, 320), dtype=np.float32) for step in steps]
 
 stub = types.ModuleType("engines.transformers_engine")
 stub.load = lambda *args, **settings: Engine()

@@ -15,6 +15,7 @@ def load() -> Callable[[list[int], int], Iterator[int]]:
     """Load through `model_loader` and return a greedy token generator over the engine."""
     import numpy as np
 
+    from engines.base import Step
     from model_loader import load_model
     from settings import Settings
 
@@ -23,12 +24,12 @@ def load() -> Callable[[list[int], int], Iterator[int]]:
     engine = load_model(Settings(model_dir=directory, dtype=given, threads=int(threads))).engine
 
     def generate(ids: list[int], tokens: int) -> Iterator[int]:
-        cache = engine.new_cache(len(ids) + tokens)
+        cache = engine.new_cache()
         rest = np.array(ids, dtype=np.int64)
         for _ in range(tokens):
             while len(rest):
-                part, rest = rest[: engine.prefill_chunk], rest[engine.prefill_chunk :]
-                logits = engine.forward(part, cache)
+                part, rest = rest[: engine.max_rows], rest[engine.max_rows :]
+                (logits,) = engine.forward([Step(part, cache)])
             token = int(logits[-1].argmax())
             yield token
             rest = np.array([token], dtype=np.int64)
