@@ -112,9 +112,11 @@ def _completion_prompts(request: CompletionRequest, model: Model, max_choices: i
         raise InvalidRequestError("'prompt' is empty; send at least one token of text.", param="prompt")
     encoded = []
     for prompt in given:
-        ids = _encode(model, prompt, param="prompt") if isinstance(prompt, str) else _checked_ids(model, prompt)
-        text = prompt if isinstance(prompt, str) else model.tokenizer.decode(prompt)
-        encoded.append((text, ids))
+        if isinstance(prompt, str):
+            encoded.append((prompt, _encode(model, prompt, param="prompt")))
+        else:
+            ids = _checked_ids(model, prompt)
+            encoded.append((model.tokenizer.decode(prompt) if request.echo else "", ids))
     return encoded
 
 
@@ -137,20 +139,29 @@ def _plain(message: Message) -> dict[str, Any]:
 
 
 def _encode(model: Model, text: str, *, param: str, add_special_tokens: bool = True) -> TokenIds:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise InvalidRequestError(
-            f"'{param}' holds half of a surrogate pair; send valid Unicode.", param=param
-        ) from None
+    if model.tokenizer.exceeds(text, model.engine.context_length):
+        raise _too_long(model, f"more than {model.engine.context_length}", param)
     ids = model.tokenizer.encode(text, add_special_tokens=add_special_tokens)
     if not len(ids):
         raise InvalidRequestError(f"'{param}' is empty; send at least one token of text.", param=param)
     return ids
 
 
+def _too_long(model: Model, length: int | str, param: str) -> InvalidRequestError:
+    """The refusal of a prompt of `length` tokens, which leaves no room for a completion."""
+    context = model.engine.context_length
+    return InvalidRequestError(
+        f"The prompt is {length} tokens long; this model's context holds {context}, "
+        f"so at most {context - 1} fit with one token of completion.",
+        param=param,
+        code="context_length_exceeded",
+    )
+
+
 def _checked_ids(model: Model, ids: list[int]) -> TokenIds:
     size = model.engine.vocab_size
+    if len(ids) > model.engine.context_length:
+        raise _too_long(model, len(ids), "prompt")
     wrong = next((token for token in ids if not 0 <= token < size), None)
     if wrong is not None:
         raise InvalidRequestError(f"'prompt' holds the token id {wrong}; ids go from 0 to {size - 1}.", param="prompt")
@@ -184,12 +195,7 @@ def _max_tokens(request: CompletionRequest | ChatRequest, model: Model, cap: int
         asked = request.max_completion_tokens if asked is None else asked
     room = context - longest
     if room < (1 if asked is None else min(asked, 1)):
-        raise InvalidRequestError(
-            f"The prompt is {longest} tokens long; this model's context holds {context}, "
-            f"so at most {context - 1} fit with one token of completion.",
-            param="messages" if isinstance(request, ChatRequest) else "prompt",
-            code="context_length_exceeded",
-        )
+        raise _too_long(model, longest, "messages" if isinstance(request, ChatRequest) else "prompt")
     if asked is None:
         return min(room, cap, context if isinstance(request, ChatRequest) else DEFAULT_COMPLETION_TOKENS)
     if asked > cap:

@@ -124,8 +124,9 @@ def error_response(error: ApiError) -> HttpResponse:
 
 
 def encode(answer: Mapping[str, Any]) -> bytes:
-    """Compact JSON in UTF-8."""
-    return json.dumps(answer, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    """Compact JSON in UTF-8. Half a surrogate pair, of a path or method in a made-up event, becomes a `?`."""
+    text = json.dumps(answer, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode(errors="replace")
 
 
 def server_sent_event(data: Mapping[str, Any] | None) -> bytes:

@@ -8,6 +8,7 @@ import json
 import re
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
+import msgspec
 from msgspec import Meta, Struct, ValidationError, convert, inspect
 
 from api.errors import InvalidRequestError
@@ -110,6 +111,8 @@ _Field = tuple[type[_Strict], str, str]
 PRIVATE = ("prompt", "messages")
 """Fields whose values no message repeats: the runtime client logs the message of a direct invocation's error."""
 
+TOO_DEEP = "The body is nested too deeply."
+
 
 def parse_json(body: bytes) -> Any:
     """A JSON value. InvalidRequestError for anything that is not strictly JSON in UTF-8."""
@@ -121,7 +124,7 @@ def parse_json(body: bytes) -> Any:
         where = f"line {error.lineno}, column {error.colno}"
         raise InvalidRequestError(f"The body is not valid JSON: {error.msg} at {where}.") from None
     except RecursionError:
-        raise InvalidRequestError("The body is nested too deeply.") from None
+        raise InvalidRequestError(TOO_DEEP) from None
     except ValueError:
         raise InvalidRequestError("The body holds a number too long to read.") from None
 
@@ -134,17 +137,29 @@ def validate(kind: type[Request], body: Any) -> Request:
     """The request, or an InvalidRequestError with one sentence about its first fault."""
     if not isinstance(body, dict):
         raise InvalidRequestError("The body must be a JSON object.")
+    _check_text(body)
     unknown: list[_Field] = []
     given = _given(kind, body, "", unknown)
     try:
         request = convert(given, kind)
     except ValidationError as error:
         raise _refusal(kind, given, str(error)) from None
-    except UnicodeEncodeError:  # from a string where none belongs; preparation.py checks those that do
-        raise InvalidRequestError("The body holds half of a surrogate pair; send valid Unicode.") from None
     if unknown:
         raise _not_a_parameter(*unknown[0])
     return request
+
+
+def _check_text(body: dict[str, Any]) -> None:
+    """InvalidRequestError where a name or a string, however deep, is no text: then no answer or log could repeat it."""
+    try:
+        try:
+            msgspec.json.encode(body)
+        except OverflowError:  # an integer of more than 64 bits
+            json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise InvalidRequestError("The body holds half of a surrogate pair; send valid Unicode.") from None
+    except RecursionError:
+        raise InvalidRequestError(TOO_DEEP) from None
 
 
 def _given(kind: type[_Strict], value: Any, prefix: str, unknown: list[_Field]) -> Any:

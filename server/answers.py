@@ -49,17 +49,20 @@ class GeneratedAnswer(Response):
             answer.result()
 
     async def _answer(self, send: Send) -> None:
-        service, settings = self._serving.service, self._serving.settings
+        service = self._serving.service
         with self._serving.slots.enter(self._deadline) as place:
             # Off the event loop: a long prompt takes a while to encode.
-            request = await asyncio.to_thread(parse_request, self._path, self._request, settings.max_body_bytes)
-            job = await asyncio.to_thread(service.prepare, request)
-            if request.stream:
+            job = await asyncio.get_running_loop().run_in_executor(self._serving.preparing, self._prepare)
+            if job.request.stream:
                 await self._send_stream(place, job, send)
                 return
             response = json_response(await place.run(partial(service.respond, job, self._deadline)))
         self._log(response.body)
         await send_whole(send, response)
+
+    def _prepare(self) -> Job:
+        max_body_bytes = self._serving.settings.max_body_bytes
+        return self._serving.service.prepare(parse_request(self._path, self._request, max_body_bytes))
 
     async def _send_stream(self, place: Place, job: Job, send: Send) -> None:
         """Nothing is sent before the first event exists: an error until then is an answer of its own."""

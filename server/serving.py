@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from api.errors import ServiceUnavailableError
@@ -22,6 +23,9 @@ POLL_SECONDS = 0.05
 """How often a draining process looks whether its last request has ended."""
 SENDING_SECONDS = 3.0
 """What clients have after the drain to read their answers, before the process goes whatever they do."""
+
+PREPARING = 2
+"""Requests whose bodies are parsed and encoded at once; more wait for it, whatever they hold."""
 
 
 class DrainingError(ServiceUnavailableError):
@@ -49,6 +53,7 @@ class Serving:
             report=self.metrics.record_generation,
         )
         self.slots = Slots(settings.concurrency, settings.queue_length, watch=self.metrics.admitted.set)
+        self.preparing = ThreadPoolExecutor(PREPARING, thread_name_prefix="preparation")
         self.draining = False
 
     @contextmanager

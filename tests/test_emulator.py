@@ -177,6 +177,14 @@ def test_a_bad_direct_request_is_a_function_error_and_the_next_one_works(functio
     assert function.emulator.invoke({"prompt": "the fox"}).payload["object"] == "text_completion"
 
 
+@pytest.mark.parametrize("body", [{"\ud800": 1}, {"user": "\ud800"}, {"stream_options": {"\ud800": None}}])
+def test_half_a_character_in_a_direct_request_is_refused_and_logged(function: Function, body: dict[str, Any]) -> None:
+    reply = function.emulator.invoke({"prompt": "the fox", **body})
+    assert reply.payload["errorType"] == "InvalidRequestError"
+    assert reply.payload["errorMessage"] == "The body holds half of a surrogate pair; send valid Unicode."
+    assert "request refused" in [record["message"] for record in records(reply)]
+
+
 @pytest.mark.parametrize("event", [{}, {"Records": [{"eventSource": "aws:s3"}]}, [], "hello", 5, None])
 def test_an_unknown_event_is_told_what_was_expected(function: Function, event: Any) -> None:
     payload = function.emulator.invoke(event).payload
@@ -196,7 +204,17 @@ BAD: dict[str, tuple[int, dict[str, Any], str]] = {
     "out of range": (400, {"body": {"prompt": "a", "top_p": 0}}, "'top_p' must be a number above 0 and at most 1"),
     "an empty prompt": (400, {"body": {"prompt": ""}}, "'prompt' is empty"),
     "a chat without messages": (400, {"body": {"prompt": "a"}, "path": CHAT}, "'messages' is required"),
+    "half a character in a name": (400, {"body": {"prompt": "a", "\ud800": 1}}, "holds half of a surrogate pair"),
+    "half a character in a chat": (
+        400,
+        {"body": {"messages": [{"role": "user", "content": "\ud800"}]}, "path": CHAT},
+        "holds half of a surrogate pair",
+    ),
+    "half a character in a path": (404, {"body": b"", "path": "/v1/\ud800", "method": "GET"}, "the routes are POST"),
+    "half a character in a model": (404, {"body": b"", "path": "/v1/models/\ud800", "method": "GET"}, "serves 'tiny'"),
+    "half a character in a method": (405, {"body": b"", "method": "G\ud800T"}, "takes POST, not G?T"),
     "a prompt over the context": (400, {"body": {"prompt": "#" * 700}}, f"context holds {CONTEXT}, so at most"),
+    "a prompt far over the context": (400, {"body": {"prompt": "fox " * 240_000}}, "more than 640 tokens long"),
     "too many tokens": (400, {"body": {"prompt": "a", "max_tokens": 9999}}, "this server allows at most 640"),
     "an unknown model": (404, {"body": {"prompt": "a", "model": "gpt-4"}}, "this server serves 'tiny'"),
     "an unknown model's page": (404, {"body": b"", "path": "/v1/models/gpt-4", "method": "GET"}, "serves 'tiny'"),

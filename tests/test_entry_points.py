@@ -217,6 +217,8 @@ REQUESTS: Mapping[str, tuple[str, str, bytes]] = {
     "not an object": ("POST", COMPLETIONS, b"[1]"),
     "invalid UTF-8": ("POST", COMPLETIONS, b'{"prompt": "\xff"}'),
     "half a surrogate pair": ("POST", COMPLETIONS, b'{"prompt": "\\ud800"}'),
+    "half a surrogate pair in a name": ("POST", COMPLETIONS, b'{"prompt": "x", "\\ud800": 1}'),
+    "half a surrogate pair in a message": ("POST", CHATS, b'{"messages": [{"role": "user", "content": "\\udfff"}]}'),
     "NaN": ("POST", COMPLETIONS, b'{"prompt": "x", "temperature": NaN}'),
     "a number beyond all": ("POST", COMPLETIONS, b'{"prompt": "x", "temperature": 1e999}'),
     "a number too long": ("POST", COMPLETIONS, b'{"prompt": "x", "seed": ' + b"9" * 5000 + b"}"),

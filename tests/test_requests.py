@@ -42,7 +42,6 @@ def refusal(service: Service, kind: type[CompletionRequest] | type[ChatRequest],
             "prompt",
         ),
         ({"prompt": [5000]}, "'prompt' holds the token id 5000; ids go from 0 to 319.", "prompt"),
-        ({"prompt": "\ud800"}, "'prompt' holds half of a surrogate pair; send valid Unicode.", "prompt"),
         ({"prompt": "x", "tools": []}, "'tools' is not a parameter this server supports; leave it out.", "tools"),
         ({"prompt": "x", "topp": 1}, "'topp' is not a parameter this server supports; did you mean 'top_p'?", "topp"),
         ({"prompt": "x", "temperature": 5}, "'temperature' must be a number between 0 and 2, not 5.", "temperature"),
@@ -109,6 +108,21 @@ def test_a_prompt_over_the_context_is_told_its_length_and_what_fits(service: Ser
     error = refusal(service, CompletionRequest, {"prompt": [5] * 600, "max_tokens": 41})
     assert error.message.endswith("this model's context holds 640, so ask for at most 40.")
     assert error.code == "context_length_exceeded"
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"prompt": "fox " * 1_500_000}, "prompt"),  # 6 MB, what a direct invocation of a function can carry
+        ({"prompt": "\n" * 16_000 + "fox " * 250}, "prompt"),
+        ({"prompt": ["fox", "fox " * 1_500_000]}, "prompt"),
+        ({"prompt": [5] * 300_000}, "prompt"),
+    ],
+)
+def test_a_prompt_far_over_the_context_is_told_so(service: Service, body: Any, param: str) -> None:
+    error = refusal(service, CompletionRequest, body)
+    assert (error.status, error.param, error.code) == (400, param, "context_length_exceeded")
+    assert error.message.endswith("this model's context holds 640, so at most 639 fit with one token of completion.")
 
 
 def test_another_model_s_name_is_not_found(service: Service) -> None:

@@ -235,15 +235,27 @@ def test_null_means_not_given_whatever_its_name(body: dict[str, Any]) -> None:
     assert request(body).n == 1
 
 
-@pytest.mark.parametrize("body", [message(role="\ud800"), prompt(n="\ud800"), chat(response_format="\ud800")])
-def test_half_of_a_surrogate_pair_is_refused_where_no_text_belongs(body: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "body",
+    [
+        prompt(prompt="\ud800"),
+        prompt(stop=["\udfff"]),
+        prompt(user="\ud800"),
+        prompt(n="\ud800"),
+        prompt(logit_bias={"\ud800": 1}),
+        prompt(**{"\ud800": 1}),
+        prompt(**{"\ud800": None}),
+        prompt(seed=2**70, user="\ud800"),
+        prompt(stream_options={"\ud800": True}),
+        chat(response_format="\ud800"),
+        message(role="\ud800"),
+        part(**{"\ud800": 1}),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_refused_wherever_it_is(body: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         request(body)
     assert caught.value.message == HALF
-
-
-def test_text_may_hold_what_only_the_tokenizer_can_judge() -> None:
-    assert request(prompt(prompt="\ud800", stop=["\ud800"], user="\ud800", logit_bias={"\ud800": 1})).user == "\ud800"
 
 
 @pytest.mark.parametrize(

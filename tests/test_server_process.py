@@ -135,6 +135,24 @@ def test_memory_stays_flat_under_200_clients_and_20_mb_bodies(llama_directory: P
         assert peak_memory(server.process.pid) - peak < 8_000_000
 
 
+def test_40_clients_with_prompts_of_a_megabyte_are_refused_in_little_memory(
+    llama_directory: Path, tmp_path: Path
+) -> None:
+    with uvicorn("tests.deterministic_app:app", tmp_path, MODEL_DIR=str(llama_directory)) as server:
+        wait_until(server.listens, "the server listens")
+
+        async def burst() -> list[httpx2.Response]:
+            async with httpx2.AsyncClient(base_url=server.url, timeout=PATIENCE) as client:
+                body = json.dumps({"prompt": "the fox " * 120_000})
+                return await asyncio.gather(*(client.post("/v1/completions", content=body) for _ in range(40)))
+
+        before = peak_memory(server.process.pid)
+        answers = asyncio.run(burst())
+        assert {answer.status_code for answer in answers} == {400}
+        assert {answer.json()["error"]["code"] for answer in answers} == {"context_length_exceeded"}
+        assert peak_memory(server.process.pid) - before < 150_000_000  # their bodies, and a few copies of some
+
+
 def peak_memory(pid: int) -> int:
     """The most memory the process ever had resident, bytes."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()

@@ -1,6 +1,8 @@
 """The tokenizer and the chat template against transformers' AutoTokenizer, and checkpoints that lack or break them."""
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,9 @@ from transformers import AutoTokenizer
 from api.chat import ChatTemplate, load_chat_template
 from api.errors import InvalidRequestError
 from api.model import Model
+from engines.base import TokenIds
 from engines.errors import LoadError
-from generation.tokenizer import Detokenizer, Tokenizer
+from generation.tokenizer import PIECE, Detokenizer, Tokenizer
 
 DEMO = Path(__file__).parent.parent / "models" / "demo"
 
@@ -71,6 +74,53 @@ def test_token_bytes_join_to_the_text_s_bytes(llama: Model, byte_fallback: Token
 def test_ids_equal_those_of_the_library_s_tokenizer(text: str) -> None:
     oracle = AutoTokenizer.from_pretrained(DEMO)
     assert Tokenizer(DEMO).encode(text).tolist() == oracle(text)["input_ids"]
+
+
+@given(text=st.text(st.sampled_from("fox é日🦊\n "), min_size=1, max_size=40), times=st.integers(1, 5000))
+@settings(max_examples=100, deadline=None)
+def test_no_text_that_fits_is_taken_for_too_long(llama: Model, text: str, times: int) -> None:
+    long = text * times
+    tokens = len(llama.tokenizer.encode(long))
+    assert not llama.tokenizer.exceeds(long, tokens)
+
+
+@pytest.mark.parametrize(
+    ("limit", "most"),
+    [
+        (1000, 0),  # a million characters are more than a thousand tokens can be
+        (180_000, 12 * PIECE),
+    ],
+)
+def test_of_a_text_far_too_long_no_more_is_encoded_than_tells_so(
+    llama: Model, limit: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = []
+    whole = Tokenizer.encode
+
+    def recorded(self: Tokenizer, text: str, *, add_special_tokens: bool = True) -> TokenIds:
+        encoded.append(len(text))
+        return whole(self, text, add_special_tokens=add_special_tokens)
+
+    monkeypatch.setattr(Tokenizer, "encode", recorded)
+    assert llama.tokenizer.exceeds("x" * 1_000_000, limit)
+    assert sum(encoded) <= most
+
+
+def test_other_threads_run_while_a_text_is_encoded(llama: Model) -> None:
+    encoded = threading.Event()
+
+    def encode() -> None:
+        llama.tokenizer.encode("the fox " * 100_000)
+        encoded.set()
+
+    thread = threading.Thread(target=encode)
+    thread.start()
+    turns = 0
+    while not encoded.is_set():
+        turns += 1
+        time.sleep(0.001)
+    thread.join()
+    assert turns > 20
 
 
 @pytest.mark.parametrize(
