@@ -70,3 +70,10 @@ def test_the_list_holds_nothing_that_is_no_longer_loaded(modules: set[str]) -> N
 
 def test_nothing_costly_is_loaded(modules: set[str]) -> None:
     assert not modules & NEVER
+
+
+def test_the_runtime_client_loads_nothing_costly_before_the_handler() -> None:
+    code = "import aws.runtime, json, sys; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(json.loads(done.stdout))
+    assert not loaded & (NEVER | {"api", "dataclasses", "msgspec", "numpy", "settings", "socket"})

@@ -11,7 +11,6 @@ import re
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -19,7 +18,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
+
+from tools.output import STOP_SECONDS, Lines
 
 ROOT = Path(__file__).resolve().parent.parent
 BINARIES = ROOT / ".venv" / "aws-sam-cli" / "samcli" / "local" / "rapid"
@@ -30,8 +31,6 @@ LISTEN_SECONDS = 10.0
 """How long the emulator may take until it accepts connections; it needs some hundredths."""
 LOG_SECONDS = 2.0
 """How long an invocation's last log line may take to arrive after its answer."""
-STOP_SECONDS = 5.0
-"""How long the emulator may take to stop its function before it is killed."""
 START_ATTEMPTS = 3
 """A port found free can be taken before the emulator listens on it; then another is tried."""
 DIE_WITH_PARENT = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.argv[1], sys.argv[1:])"
@@ -79,8 +78,8 @@ class Emulator:
         self._command = command
         self._process: subprocess.Popen[str] | None = None
         self._url = ""
-        self._output = _Lines()
-        self._platform = _Lines()
+        self._output = Lines()
+        self._platform = Lines()
 
     def __enter__(self) -> "Emulator":
         for _ in range(START_ATTEMPTS):
@@ -164,44 +163,6 @@ class Emulator:
             process.wait()
         self._output.close()
         self._platform.close()
-
-
-class _Lines:
-    """The lines of a pipe, read by a thread so that the writer never blocks on a full one."""
-
-    def __init__(self) -> None:
-        self._lines: list[str] = []
-        self._arrived = threading.Condition()
-        self._thread: threading.Thread | None = None
-
-    def read(self, stream: IO[str] | None) -> None:
-        assert stream is not None  # opened with PIPE
-        self._thread = threading.Thread(target=self._collect, args=(stream,), daemon=True)
-        self._thread.start()
-
-    def _collect(self, stream: IO[str]) -> None:
-        with stream:
-            for line in stream:
-                with self._arrived:
-                    self._lines.append(line.rstrip("\n"))
-                    self._arrived.notify_all()
-
-    def close(self) -> None:
-        """Read to the end, which comes when the last process that writes to the pipe ends."""
-        if self._thread is not None:
-            self._thread.join(STOP_SECONDS)
-
-    def all(self) -> list[str]:
-        with self._arrived:
-            return list(self._lines)
-
-    def last(self) -> str:
-        return next((line for line in reversed(self.all()) if line.strip()), "it wrote nothing")
-
-    def wait_for(self, text: str, *, after: int, seconds: float) -> None:
-        """Wait until a line past the first `after` ones begins with `text`; give up silently after `seconds`."""
-        with self._arrived:
-            self._arrived.wait_for(lambda: any(line.startswith(text) for line in self._lines[after:]), seconds)
 
 
 def _binary() -> Path:
