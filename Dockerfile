@@ -6,61 +6,68 @@
 #
 #   docker build -t lambda-causal-lm .
 #   docker build --build-arg MODEL=HuggingFaceTB/SmolLM2-135M-Instruct --build-arg MODEL_REVISION=<40-digit commit> .
-#   docker build --build-arg ENGINE=compiled --build-arg QUANTIZE=int8 --build-arg CONTEXT_LENGTH=2048 .
+#   docker build --build-arg ENGINE=compiled --build-arg QUANTIZE=int4 --build-arg CONTEXT_LENGTH=2048 .
 
 ARG BASE=public.ecr.aws/lambda/python:3.13
 
-# ---- checkpoint: a model that cannot be served is refused before anything long is done ----
-FROM ${BASE} AS checkpoint
+# ---- source: a model that cannot be served is refused before anything long is done ----
+FROM ${BASE} AS source
 # MODEL: a directory under models/, a hub id (then MODEL_REVISION, a commit, pins it), or `none` when MODEL_DIR will name a
-# bucket or a mounted file system. ENGINE=compiled turns it into machine code in the build instead of copying it.
+# bucket or a mounted file system. ENGINE: `auto` turns the model into machine code where its architecture compiles and has
+# transformers serve it where not; `compiled` and `transformers` allow only one of the two.
 ARG MODEL=models/demo
 ARG MODEL_REVISION=
-ARG ENGINE=transformers
+ARG ENGINE=auto
+ARG QUANTIZE=int8
+ARG CONTEXT_LENGTH=
 WORKDIR /build
+COPY compiler compiler
+COPY engines engines
+COPY generation generation
+COPY image image
 COPY startup startup
-COPY image/prepare_model.py image/
 COPY models models
-RUN PYTHONPATH=/build python3 image/prepare_model.py "${MODEL}" /opt/model --revision "${MODEL_REVISION}" \
-    --engine "${ENGINE}" --check
+RUN python3 -m image.prepare_model "${MODEL}" /opt/model --revision "${MODEL_REVISION}" \
+    --engine "${ENGINE}" --quantize "${QUANTIZE}" --context-length "${CONTEXT_LENGTH}" --check
 
-# ---- build: compilers, packages, the prepared model; only what is copied out of it is in the image ----
-FROM ${BASE} AS build
-
-# A C++ compiler for the compiled engine and pip where the base has none.
+# ---- packages: what takes longest and is the same for every model ----
+FROM ${BASE} AS packages
+# A C++ compiler and pip where the base has none. The compiler's own libraries go into the image: a base may lack them.
 RUN if command -v dnf >/dev/null; then dnf install -y gcc-c++ && dnf clean all; \
     elif command -v microdnf >/dev/null; then microdnf install -y gcc-c++ && microdnf clean all; \
-    else apt-get update -q && apt-get install -y -q --no-install-recommends g++ python3-dev python3-pip; fi
+    else apt-get update -q && apt-get install -y -q --no-install-recommends g++ python3-dev python3-pip; fi \
+    && mkdir -p /opt/lib && for library in libstdc++.so.6 libgcc_s.so.1; do \
+        cp -L "$(g++ -print-file-name=${library})" /opt/lib/; done
 
 # CPU torch only: the index below has builds without CUDA. `build/wheels`, where it exists, replaces every index: how to
-# build without the internet. The wildcard makes that folder optional. Compiling a model needs all of torch, its headers too.
+# build without the internet. The wildcard makes that folder optional. The compiled engine runs without the libraries that
+# it was compiled with, so two sets are installed, and the image gets one of them.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-ARG ENGINE=transformers
 WORKDIR /build
 COPY image/install_packages.sh image/finish_packages.py image/
 COPY requirements.txt build/wheels* wheels/
 RUN image/install_packages.sh wheels/requirements.txt /opt/python \
     && PYTHONPATH=/opt/python python3 -c 'import sys, torch; sys.exit(torch.version.cuda and "this is a CUDA build of torch")' \
-    && if [ "${ENGINE}" != compiled ]; then python3 image/finish_packages.py /opt/python; fi
+    && python3 image/finish_packages.py installed /opt/python
+RUN grep -vE '^(torch|transformers|accelerate|safetensors)=' wheels/requirements.txt >wheels/requirements-compiled.txt \
+    && image/install_packages.sh wheels/requirements-compiled.txt /opt/python-compiled \
+    && python3 image/finish_packages.py installed /opt/python-compiled
 
+# ---- build: the model prepared and the packages that it needs; only what is copied out of here is in the image ----
+FROM packages AS build
 ARG MODEL=models/demo
 ARG MODEL_REVISION=
+ARG ENGINE=auto
 ARG QUANTIZE=int8
 ARG CONTEXT_LENGTH=
-COPY compiler compiler
-COPY engines engines
-COPY --from=checkpoint /build .
-RUN PYTHONPATH=/build:/opt/python python3 image/prepare_model.py "${MODEL}" /opt/model --revision "${MODEL_REVISION}" \
+# A mirror of the hub.
+ARG HF_ENDPOINT=https://huggingface.co
+COPY --from=source /build .
+RUN PYTHONPATH=/build:/opt/python python3 -m image.prepare_model "${MODEL}" /opt/model --revision "${MODEL_REVISION}" \
     --engine "${ENGINE}" --quantize "${QUANTIZE}" --context-length "${CONTEXT_LENGTH}"
-
-# The compiled engine runs without the libraries it was compiled with, save the compiler's own, which a base may lack.
-RUN mkdir -p /opt/lib && if [ "${ENGINE}" = compiled ]; then \
-        for library in libstdc++.so.6 libgcc_s.so.1; do \
-            cp -L "$(g++ -print-file-name=${library})" /opt/lib/; done \
-        && rm -rf /opt/python \
-        && grep -vE '^(torch|transformers|accelerate|safetensors)=' wheels/requirements.txt >requirements-compiled.txt \
-        && image/install_packages.sh requirements-compiled.txt /opt/python \
-        && python3 image/finish_packages.py /opt/python; fi
+RUN if [ "${ENGINE}" = compiled ] || [ -e /opt/model/manifest.json ]; then \
+        rm -rf /opt/python && mv /opt/python-compiled /opt/python; \
+    else python3 image/finish_packages.py prepared /opt/python; fi
 
 COPY api /var/task/api
 COPY aws /var/task/aws
@@ -69,7 +76,8 @@ COPY generation /var/task/generation
 COPY server /var/task/server
 COPY startup /var/task/startup
 COPY *.py /var/task/
-RUN rm -rf /var/task/engines/native && python3 -m compileall -q --invalidation-mode unchecked-hash /var/task && chmod -R a+rX /var/task /opt/model
+RUN rm -rf /var/task/engines/native && python3 -m compileall -q --invalidation-mode unchecked-hash /var/task \
+    && chmod -R a+rX /var/task /opt/model
 
 # ---- the image ----
 # checkov:skip=CKV_DOCKER_2:Lambda asks the runtime client for its health; as a server the image has GET /health

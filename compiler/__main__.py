@@ -10,12 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from compiler.errors import CompileError, UnsupportedModelError
+from compiler.errors import UNSUPPORTED, CompileError, UnsupportedModelError
 from engines import artifact
 from engines.errors import LoadError
-
-UNSUPPORTED = 3
-"""Exit status for a checkpoint that is whole but whose architecture cannot be compiled."""
 
 
 def _arguments() -> argparse.Namespace:

@@ -3,6 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+UNSUPPORTED = 3
+"""Exit status for a checkpoint that is whole but whose architecture cannot be compiled."""
+REMEDY = "; serve this checkpoint with the transformers engine instead."
+
 
 class CompileError(Exception):
     """Nothing was compiled. The message is one sentence with the reason."""
@@ -12,7 +16,7 @@ class UnsupportedModelError(CompileError):
     """The checkpoint is whole, but its architecture cannot become an artifact. The message is one sentence."""
 
     def __str__(self) -> str:
-        return f"{super().__str__()}; serve this checkpoint with the transformers engine instead."
+        return f"{super().__str__()}{REMEDY}"
 
 
 @contextmanager

@@ -1,5 +1,5 @@
 # The container image and the SAM application. Docker must run; nothing here needs an AWS account.
-# BASE_IMAGE=...: another base than AWS's. PARAMETERS="Engine=compiled Quantize=int4": parameters of template.yaml.
+# BASE_IMAGE=...: another base than AWS's. PARAMETERS="Model=models/mine Quantize=int4": parameters of template.yaml.
 BASE_IMAGE ?= public.ecr.aws/lambda/python:3.13
 PARAMETERS ?=
 export BASE_IMAGE

@@ -114,7 +114,8 @@ def test_the_image_knows_no_secret() -> None:
     [
         (["MODEL=models/nowhere"], "There is no checkpoint 'models/nowhere' in the build context"),
         (["MODEL=team/demo", "MODEL_REVISION=main"], "MODEL_REVISION is 'main'; pin team/demo to a commit"),
-        (["ENGINE=fast"], "ENGINE is 'fast'; set it to one of transformers, compiled"),
+        (["ENGINE=fast"], "ENGINE is 'fast'; set it to one of auto, compiled, transformers"),
+        (["QUANTIZE=int3"], "QUANTIZE is 'int3'; set it to one of int8, int4, none"),
     ],
 )
 def test_a_build_that_cannot_work_says_why(arguments: list[str], said: str) -> None:
@@ -131,4 +132,4 @@ def test_a_build_that_cannot_work_says_why(arguments: list[str], said: str) -> N
     )
     assert build.returncode != 0
     assert said in build.stdout + build.stderr
-    assert "AS build" not in build.stdout, "it must be said before packages are installed"
+    assert "AS packages" not in build.stdout, "it must be said before packages are installed"

@@ -2,98 +2,58 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, BloomConfig
+
+from tests.checkpoints import VOCAB, write_tokenizer
+from tests.hub import COMMIT, Hub, serving_hub
 
 ROOT = Path(__file__).parent.parent
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def safetensors(shape: list[int], size: int) -> bytes:
+    """A file of one tensor of zeros in half precision, `size` bytes by its header, without those bytes."""
+    header = json.dumps({"w": {"dtype": "BF16", "shape": shape, "data_offsets": [0, size]}}).encode()
+    return len(header).to_bytes(8, "little") + header
+
+
 FILES = {
     "config.json": b"{}",
     "tokenizer.json": b"{}",
-    "model.safetensors": b"weights" * 1000,
+    "model.safetensors": safetensors([2, 3], 12) + bytes(12),
     "README.md": b"not served",
     "pytorch_model.bin": b"not served",
 }
-
-
-class Hub(BaseHTTPRequestHandler):
-    """One public model, `team/demo`, and a gated one, `team/gated`."""
-
-    declared_size: int | None = None
-    protocol_version = "HTTP/1.1"
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        if path == f"/api/models/team/demo/revision/{COMMIT}":
-            siblings = [{"rfilename": name, "size": self.declared_size or len(FILES[name])} for name in FILES]
-            return self.answer(json.dumps({"id": "team/demo", "sha": COMMIT, "siblings": siblings}).encode())
-        if path == f"/api/models/team/demo/tree/{COMMIT}":
-            tree = [{"type": "file", "path": name, "size": len(FILES[name]), "oid": "0" * 40} for name in FILES]
-            return self.answer(json.dumps(tree).encode())
-        if path.startswith(f"/team/demo/resolve/{COMMIT}/"):
-            return self.answer(FILES[path.rpartition("/")[2]])
-        if path.startswith("/api/models/team/gated"):
-            return self.refuse(403, "GatedRepo")
-        if path.startswith("/api/models/team/demo/"):
-            return self.refuse(404, "RevisionNotFound")
-        return self.refuse(401, "RepoNotFound")
-
-    def answer(self, body: bytes) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Content-Type", "application/json")
-        self.send_header("ETag", f'"{hash(body) & 0xFFFF:040x}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def refuse(self, status: int, code: str) -> None:
-        self.send_response(status)
-        self.send_header("X-Error-Code", code)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+SERVED = {"config.json", "tokenizer.json", "model.safetensors"}
+COPIED = ("--engine", "transformers")
 
 
 @pytest.fixture
 def hub() -> Iterator[tuple[str, type[Hub]]]:
-    handler = type("OneHub", (Hub,), {})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", handler
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving_hub(FILES) as served:
+        yield served
+
+
+def command(model: str | Path, out: Path, *options: str) -> list[str]:
+    """The step as the Dockerfile runs it."""
+    return [sys.executable, "-m", "image.prepare_model", str(model), str(out), *options]
 
 
 def prepare(
     model: str | Path, out: Path, *options: str, hub: str = "http://127.0.0.1:9"
 ) -> subprocess.CompletedProcess[str]:
-    """Run the step as the Dockerfile does."""
     return subprocess.run(
-        [sys.executable, "image/prepare_model.py", str(model), str(out), *options],
+        command(model, out, *options),
         cwd=ROOT,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "HF_ENDPOINT": hub,
-            "HF_HUB_OFFLINE": "0",
-            "HF_HOME": str(out / "hf"),
-        },
+        env={**os.environ, "HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0", "HF_HOME": str(out / "hf")},
         capture_output=True,
         text=True,
         check=False,
@@ -109,30 +69,91 @@ def checkpoint(tmp_path: Path) -> Path:
     return directory
 
 
+@pytest.fixture(scope="module")
+def bloom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint whose attention, ALiBi's, the compiler does not know."""
+    directory = tmp_path_factory.mktemp("checkpoints") / "bloom"
+    torch.manual_seed(0)
+    config = BloomConfig(vocab_size=VOCAB, hidden_size=64, n_layer=2, n_head=4)
+    AutoModelForCausalLM.from_config(config).save_pretrained(directory)  # type: ignore[no-untyped-call]
+    write_tokenizer(directory)
+    return directory
+
+
 def test_copies_what_is_served_and_nothing_else(checkpoint: Path, tmp_path: Path) -> None:
-    result = prepare(checkpoint, tmp_path / "out")
+    result = prepare(checkpoint, tmp_path / "out", *COPIED)
     assert result.returncode == 0, result.stderr
-    assert {file.name for file in (tmp_path / "out").iterdir()} == {
-        "config.json",
-        "tokenizer.json",
-        "model.safetensors",
-    }
+    assert {file.name for file in (tmp_path / "out").iterdir()} == SERVED
+    assert result.stdout == f"transformers serves {checkpoint}: ENGINE=transformers asks for it.\n"
 
 
-def test_copies_an_artifact_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["auto", "compiled"])
+def test_copies_an_artifact_whole(engine: str, tmp_path: Path) -> None:
     artifact = tmp_path / "artifact"
     (artifact / "x86-64-v3").mkdir(parents=True)
     (artifact / "manifest.json").write_text("{}")
     (artifact / "x86-64-v3" / "model.so").write_bytes(b"code")
-    assert prepare(artifact, tmp_path / "out", "--engine", "compiled").returncode == 0
+    assert prepare(artifact, tmp_path / "out", "--engine", engine).returncode == 0
     assert (tmp_path / "out" / "x86-64-v3" / "model.so").read_bytes() == b"code"
 
 
+def test_an_artifact_is_nothing_for_transformers(tmp_path: Path) -> None:
+    (tmp_path / "artifact").mkdir()
+    (tmp_path / "artifact" / "manifest.json").write_text("{}")
+    result = prepare(tmp_path / "artifact", tmp_path / "out", *COPIED)
+    assert (result.returncode, "is compiled already" in result.stderr) == (1, True)
+
+
+@pytest.mark.slow
+def test_auto_compiles_and_says_so(llama_directory: Path, tmp_path: Path) -> None:
+    result = prepare(llama_directory, tmp_path / "out", "--quantize", "int4", "--context-length", "100")
+    assert result.returncode == 0, result.stderr
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert (manifest["quantization"], manifest["context_length"]) == ("int4", 100)
+    assert result.stdout.endswith(f"The compiled engine serves {llama_directory} (QUANTIZE=int4).\n")
+
+
+def test_auto_falls_back_to_transformers_and_says_why(bloom: Path, tmp_path: Path) -> None:
+    result = prepare(bloom, tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == (bloom / "model.safetensors").read_bytes()
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    (said,) = result.stdout.splitlines()
+    assert said.startswith(f"transformers serves {bloom}, which cannot be compiled: Bloom")
+    assert "serve this checkpoint" not in said
+
+
+def test_compiled_stops_with_the_reason(bloom: Path, tmp_path: Path) -> None:
+    result = prepare(bloom, tmp_path / "out", "--engine", "compiled")
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"error: {bloom} cannot be compiled: Bloom")
+    assert last.endswith("ENGINE=auto or transformers serves it.")
+
+
+def test_a_context_beyond_the_models_stops_auto_too(llama_directory: Path, tmp_path: Path) -> None:
+    result = prepare(llama_directory, tmp_path / "out", "--context-length", "9999")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("error: --context-length must lie between")
+
+
+def test_a_compiler_killed_for_its_memory_is_told_from_other_failures(llama_directory: Path, tmp_path: Path) -> None:
+    step = subprocess.Popen(
+        command(llama_directory, tmp_path / "out"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    children = Path(f"/proc/{step.pid}/task/{step.pid}/children")
+    while not (compiler := children.read_text().split()):
+        time.sleep(0.01)
+    os.kill(int(compiler[0]), signal.SIGKILL)
+    assert "error: The compiler was killed, as the kernel does when memory runs out" in step.communicate()[1]
+    assert step.returncode == 1
+
+
 def test_downloads_a_pinned_commit_from_the_hub(hub: tuple[str, type[Hub]], tmp_path: Path) -> None:
-    result = prepare("team/demo", tmp_path / "out", "--revision", COMMIT, hub=hub[0])
+    result = prepare("team/demo", tmp_path / "out", "--revision", COMMIT, *COPIED, hub=hub[0])
     assert result.returncode == 0, result.stderr
     served = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir() if file.is_file()}
-    assert served == {name: FILES[name] for name in ("config.json", "tokenizer.json", "model.safetensors")}
+    assert served == {name: FILES[name] for name in SERVED}
 
 
 def test_none_leaves_an_empty_directory(tmp_path: Path) -> None:
@@ -150,7 +171,9 @@ def test_none_leaves_an_empty_directory(tmp_path: Path) -> None:
         ("team/demo", ("--revision", "f" * 40), f"team/demo has no commit {'f' * 40}"),
         ("team/unknown", ("--revision", COMMIT), "no public model 'team/unknown'"),
         ("team/gated", ("--revision", COMMIT), "asks for its licence to be accepted"),
-        ("models/demo", ("--engine", "fast"), "ENGINE is 'fast'; set it to one of transformers, compiled"),
+        ("models/demo", ("--engine", "fast"), "ENGINE is 'fast'; set it to one of auto, compiled, transformers"),
+        ("models/demo", ("--quantize", "int3"), "QUANTIZE is 'int3'; set it to one of int8, int4, none"),
+        ("models/demo", ("--context-length", "long"), "CONTEXT_LENGTH is 'long'; set it to a number of tokens"),
     ],
 )
 def test_says_what_is_wrong_in_one_sentence(
@@ -169,12 +192,45 @@ def test_says_that_the_hub_cannot_be_reached(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+def refusal(checkpoint: Path, tmp_path: Path) -> str:
+    """The one line with which the check of an incomplete checkpoint ends, before anything is installed."""
+    result = prepare(checkpoint, tmp_path / "out", "--check")
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    return line
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
 def test_names_the_file_that_is_missing(name: str, checkpoint: Path, tmp_path: Path) -> None:
     (checkpoint / name).unlink()
-    result = prepare(checkpoint, tmp_path / "out")
-    assert result.returncode == 1
-    assert "has no " + ("*.safetensors" if name == "model.safetensors" else name) in result.stderr
+    said = "has no " + ("*.safetensors" if name == "model.safetensors" else name)
+    assert said in refusal(checkpoint, tmp_path)
+
+
+def test_names_the_part_of_the_weights_that_is_missing(checkpoint: Path, tmp_path: Path) -> None:
+    (checkpoint / "model.safetensors").rename(checkpoint / "model-00001-of-00002.safetensors")
+    weight_map = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    assert "has no model-00002-of-00002.safetensors" in refusal(checkpoint, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("model.safetensors", FILES["model.safetensors"][:-1], "bytes where its header says"),
+        ("model.safetensors", b"not weights at all", "is not a safetensors file"),
+        ("model.safetensors", b"", "is not a safetensors file"),
+        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
+        ("config.json", b'{"model_type": "lla', "is not JSON"),
+    ],
+)
+def test_names_the_file_that_is_not_whole(
+    name: str, content: bytes, said: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    (checkpoint / name).write_bytes(content)
+    line = refusal(checkpoint, tmp_path)
+    assert name in line
+    assert said in line
 
 
 def test_says_that_the_disk_is_too_small_before_it_downloads(hub: tuple[str, type[Hub]], tmp_path: Path) -> None:
@@ -182,3 +238,14 @@ def test_says_that_the_disk_is_too_small_before_it_downloads(hub: tuple[str, typ
     result = prepare("team/demo", tmp_path / "out", "--revision", COMMIT, hub=hub[0])
     assert result.returncode == 1
     assert "The model needs 3000000.0 GB and the build's disk has" in result.stderr
+
+
+def test_says_that_memory_is_too_small_before_it_compiles(checkpoint: Path, tmp_path: Path) -> None:
+    shape, size = [1_000_000, 500_000], 10**12
+    start = safetensors(shape, size)
+    with (checkpoint / "model.safetensors").open("wb") as file:
+        file.write(start)
+        file.truncate(len(start) + size)  # takes no space
+    result = prepare(checkpoint, tmp_path / "out")
+    assert result.returncode == 1
+    assert "Compiling 500.0 billion parameters needs over 2000.0 GB of memory and the build has" in result.stderr
