@@ -103,6 +103,6 @@ ARG MODEL=models/demo
 RUN if [ "${MODEL}" != none ]; then python3 -c 'import handler' && rm -rf /tmp/*; fi
 # No USER: Lambda ignores it, and `sam local` adds its emulator to the image with commands that need root. `aws.entry` gives
 # up root before anything else is imported, so the model runs as nobody wherever the image is started.
-# Another command, the same image: docker run -p 8080:8080 IMAGE uvicorn app:app --host 0.0.0.0 --port 8080
+# Another command, the same image: docker run -p 8080:8080 -e HOST=0.0.0.0 -e PORT=8080 IMAGE server
 ENTRYPOINT ["python3", "-m", "aws.entry"]
 CMD ["awslambdaric", "handler.lambda_handler"]

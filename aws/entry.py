@@ -1,7 +1,7 @@
 """The image's first process: give up root, then become the module named on the command line.
 
 Lambda starts the image as a user without rights; plain Docker and `sam local` start it as root. Knows nothing of
-what it starts: `python -m aws.entry awslambdaric handler.lambda_handler`, or `uvicorn app:app`.
+what it starts: `python -m aws.entry awslambdaric handler.lambda_handler`, or `server`.
 """
 
 import os

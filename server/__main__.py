@@ -1,7 +1,7 @@
 """`python -m server`: uvicorn with this project's settings. `uvicorn app:app` serves as well.
 
-What it adds: an exit status that tells of a failed load also with several workers, and /metrics that speak for all of
-them.
+What it adds: bounds on connections, an exit status that tells of a failed load also with several workers, and /metrics
+that speak for all of them.
 """
 
 import os
@@ -13,7 +13,11 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from engines.errors import LoadError
+from server.connections import BOUNDS
 from settings import Settings
+
+WORKER_PATIENCE = 60
+"""Seconds a worker may not answer its supervisor before it is replaced: a load may hold the interpreter that long."""
 
 
 def main() -> None:
@@ -22,7 +26,14 @@ def main() -> None:
         settings = Settings.from_env()
     except LoadError as error:
         sys.exit(str(error))
-    config = uvicorn.Config("app:app", host=settings.host, port=settings.port, workers=settings.workers)
+    config = uvicorn.Config(
+        "app:app",
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        timeout_worker_healthcheck=WORKER_PATIENCE,
+        **BOUNDS,
+    )
     if settings.workers == 1:
         uvicorn.Server(config).run()
         return

@@ -13,6 +13,7 @@ from pathlib import Path
 import uvicorn
 
 from app import create_app
+from server.connections import BOUNDS
 from server.serving import Serving
 
 ROOT = Path(__file__).parent.parent
@@ -37,7 +38,8 @@ def served(serving: Serving) -> Iterator[str]:
     app.state.serving = serving
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
-    server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None, timeout_graceful_shutdown=10))
+    config = uvicorn.Config(app, lifespan="off", log_config=None, timeout_graceful_shutdown=10, **BOUNDS)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     wait_until(lambda: server.started, "the server listens")
