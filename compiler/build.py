@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 import transformers
-from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from compiler import codegen, export, package, tokenizer
@@ -60,7 +59,7 @@ def build(
         package.staging(target) as staged,
         tempfile.TemporaryDirectory() as work,
         warnings.catch_warnings(),
-        tqdm(total=3 + 2 * 2 + 3 * len(levels), desc="load", unit="step") as steps,
+        tqdm(total=5 + 2 * len(levels), desc="load", unit="step") as steps,
     ):
         warnings.simplefilter("ignore")  # torch's about its own internals
 
@@ -74,33 +73,28 @@ def build(
         step("export")
         exported = export.export(model)
         weights = PackedWeights(pack)
-        graphs: list[dict[str, Tensor]] = []
-        sources: dict[str, codegen.Source] = {}
-        for name, program in (("decode", exported.decode), ("prefill", exported.prefill)):
-            step(f"{name}: rewrite")
-            with refusing(f"The graph of {type(model).__name__} cannot be rewritten"):
-                rewritten = export.again(program, lambda module: rewrite(module, weights, linear, table))
-            step(f"{name}: generate")
-            with refusing(f"Inductor cannot generate code for {type(model).__name__}"):
-                sources[name] = codegen.generate(rewritten, Path(work) / name)
-            values = {**rewritten.state_dict, **rewritten.constants}
-            graphs.append({code: values[original] for code, original in sources[name].constants.items()})
+        step("rewrite")
+        with refusing(f"The graph of {type(model).__name__} cannot be rewritten"):
+            rewritten = export.again(exported.program, lambda module: rewrite(module, weights, linear, table))
+        step("generate")
+        with refusing(f"Inductor cannot generate code for {type(model).__name__}"):
+            source = codegen.generate(rewritten, Path(work))
         step("write weights")
-        constants = package.write_weights(staged / WEIGHTS, graphs)
+        values = {**rewritten.state_dict, **rewritten.constants}
+        constants = package.write_weights(
+            staged / WEIGHTS, {code: values[original] for code, original in source.constants.items()}
+        )
         for level in levels:
             (staged / level).mkdir()
         with ThreadPoolExecutor() as pool:
             for level, _ in zip(
                 levels, pool.map(lambda name: codegen.build_runtime(name, staged / name), levels), strict=True
             ):
-                step(f"compiled {level}")
-            jobs = [(name, level) for level in levels for name in sources]
-            for (name, level), _ in zip(
-                jobs,
-                pool.map(lambda j: codegen.build_graph(sources[j[0]], j[1], staged / j[1], j[0]), jobs),
-                strict=True,
+                step(f"compiled the kernels for {level}")
+            for level, _ in zip(
+                levels, pool.map(lambda name: codegen.build_graph(source, name, staged / name), levels), strict=True
             ):
-                step(f"compiled {level} {name}")
+                step(f"compiled the model for {level}")
         package.copy_checkpoint_files(checkpoint, staged)
         digest = package.checkpoint_digest(checkpoint)
         package.write_manifest(
@@ -113,7 +107,7 @@ def build(
                 "quantization": quantize,
                 "context_length": context,
                 "vocab_size": exported.vocab_size,
-                "prefill_chunk": min(export.PREFILL_CHUNK, context),
+                "max_rows": export.MAX_ROWS,
                 "cache": {
                     "elements_per_token": sum(layer.elements_per_token for layer in exported.layers),
                     "element_bytes": element_bytes,

@@ -51,7 +51,7 @@ def _sizes(kind: str, directory: Path) -> tuple[int, int, int]:
     """Vocabulary, longest context and prefill chunk, in tokens."""
     if kind == "compiled":
         compiled = artifact.read(directory)
-        return compiled.vocab_size, compiled.context_length, compiled.prefill_chunk
+        return compiled.vocab_size, compiled.context_length, compiled.max_rows
     from transformers import AutoConfig
 
     from engines.transformers_engine import MAX_ROWS

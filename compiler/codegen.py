@@ -18,7 +18,10 @@ import torch
 
 from compiler import ops
 from compiler.errors import CompileError, UnsupportedModelError
+from compiler.pack import BLOCK
 from engines.artifact import levels_here, machine_of
+from engines.base import PAGE_TOKENS
+from engines.native_library import ABI
 
 NATIVE = Path(__file__).parent.parent / "engines" / "native"
 
@@ -32,6 +35,17 @@ _FLAGS = [
     "-std=c++20", "-O3", "-DNDEBUG", "-fPIC", "-pthread", "-fvisibility=hidden", "-fno-gnu-unique", "-w",
     "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
 ]  # fmt: skip
+MACROS = [
+    f"-D{name}={value}"
+    for name, value in {
+        "ENGINE_ABI": ABI,
+        "PAGE_TOKENS": PAGE_TOKENS,
+        "PACKED_BLOCK": BLOCK,
+        **{f"PACKED_{kind.name}": int(kind) for kind in ops.Kind},
+    }.items()
+]
+"""Numbers that Python and engines/native both need, for the C++ compiler."""
+
 # For generated code only. Sums may be reassociated, so that they vectorise (the kernels must not have that: they round
 # by adding and subtracting), and partial redundancy elimination keeps off, which otherwise spoils the loops of norms.
 _GENERATED = ["-fno-signed-zeros", "-fassociative-math", "-fno-tree-pre"]
@@ -103,20 +117,20 @@ def require_compilers(levels: Sequence[str]) -> None:
 def build_runtime(level: str, directory: Path) -> None:
     """Compile engines/native into `directory`/engine.so.
 
-    Its name for the linker is its place, so that graphs find the kernels beside them, whatever else a process opened.
+    Its name for the linker is its place, so that a graph finds the kernels beside them, whatever else a process opened.
     """
     _run([
-        compiler(level), *_FLAGS, *LEVEL_FLAGS[level], *_includes(), "-fvisibility=default", "-shared",
+        compiler(level), *_FLAGS, *MACROS, *LEVEL_FLAGS[level], *_includes(), "-fvisibility=default", "-shared",
         *(str(NATIVE / f"{name}.cpp") for name in ("runtime", "team", "linear", "attention", "engine")),
         "-o", str(directory / "engine.so"), "-Wl,-soname,$ORIGIN/engine.so", "-ldl",
     ])  # fmt: skip
 
 
-def build_graph(source: Source, level: str, directory: Path, name: str) -> None:
-    """Compile one generated source into `directory`/`name`.so, against the engine.so already there."""
+def build_graph(source: Source, level: str, directory: Path) -> None:
+    """Compile the generated source into `directory`/model.so, against the engine.so already there."""
     _run([
         compiler(level), *_FLAGS, *_GENERATED, *LEVEL_FLAGS[level], *_includes(), "-include", str(NATIVE / "vecmath.h"),
         "-DTORCH_INDUCTOR_CPP_WRAPPER", "-DSTANDALONE_TORCH_HEADER", "-DC10_USING_CUSTOM_GENERATED_MACROS",
-        "-shared", str(source.path), "-o", str(directory / f"{name}.so"), str(directory / "engine.so"),
+        "-shared", str(source.path), "-o", str(directory / "model.so"), str(directory / "engine.so"),
         "-Wl,-z,defs", "-Wl,-z,noexecstack",
     ])  # fmt: skip

@@ -1,4 +1,4 @@
-"""Checkpoint -> exported graphs: the unmodified transformers model, traced by torch.export.
+"""Checkpoint -> exported graph: the unmodified transformers model, traced by torch.export.
 
 Attention is the one thing replaced, through transformers' own registry of attention functions: each layer hands its
 queries, keys and values to `engine::cached_attention`, which owns the KV cache. Knows nothing of weights' formats or
@@ -22,8 +22,8 @@ from engines.errors import LoadError
 from engines.pretrained import load_pretrained
 from engines.weights import inspect_weights
 
-PREFILL_CHUNK = 512
-"""Most tokens the prefill graph takes."""
+MAX_ROWS = 512
+"""Most tokens of one forward pass, all sequences together."""
 
 # Arguments that transformers' models pass to attention functions and that do not change a causal result, and those
 # that this implementation understands. Any other argument that is not None means semantics not implemented here.
@@ -45,10 +45,9 @@ class Layer:
 
 @dataclass(frozen=True)
 class Exported:
-    """The two graphs of one model, each called with (ids [1, S], positions [1, S], state [4], keep [L])."""
+    """The graph of one model, called with (ids [1, S], positions [1, S], batch [1], keep [L])."""
 
-    decode: torch.export.ExportedProgram
-    prefill: torch.export.ExportedProgram
+    program: torch.export.ExportedProgram
     layers: list[Layer]
     vocab_size: int
 
@@ -57,12 +56,12 @@ class _Attention:
     """What the layers call instead of transformers' attention. Notes each layer's share of the cache on the way."""
 
     def __init__(self) -> None:
-        self.state: Tensor | None = None
+        self.batch: Tensor | None = None
         self.layers: list[Layer] = []
 
-    def begin(self, state: Tensor) -> None:
-        """Start of one trace; `state` is the graph's input that describes the cache."""
-        self.state, self.layers = state, []
+    def begin(self, batch: Tensor) -> None:
+        """Start of one trace; `batch` is the graph's input that says whose the tokens are and where the caches lie."""
+        self.batch, self.layers = batch, []
 
     def __call__(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
@@ -74,26 +73,26 @@ class _Attention:
         if unknown or dropout or mask is not None or not getattr(module, "is_causal", True):
             reason = ", ".join(unknown) or ("a mask of its own" if mask is not None else "attention that is not causal")
             raise UnsupportedModelError(f"{type(module).__name__} asks for {reason}")
-        assert self.state is not None
+        assert self.batch is not None
         offset = sum(layer.elements_per_token for layer in self.layers)
         self.layers.append(Layer(key.shape[1], key.shape[3], value.shape[3]))
         out = ops.cached_attention(
-            query, key, value, self.state, offset, float(query.shape[-1] ** -0.5 if scale is None else scale),
+            query, key, value, self.batch, offset, float(query.shape[-1] ** -0.5 if scale is None else scale),
             float(softcap or 0.0), int(window or 0),
         )  # fmt: skip
         return out, None
 
 
 class _Traced(nn.Module):
-    """The model with the inputs of the graphs."""
+    """The model with the inputs of the graph."""
 
     def __init__(self, model: PreTrainedModel, attention: _Attention) -> None:
         super().__init__()
         self.model = model
         self.attention = attention
 
-    def forward(self, ids: Tensor, positions: Tensor, state: Tensor, keep: Tensor) -> Tensor:
-        self.attention.begin(state)
+    def forward(self, ids: Tensor, positions: Tensor, batch: Tensor, keep: Tensor) -> Tensor:
+        self.attention.begin(batch)
         logits: Tensor = self.model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=keep).logits
         return logits
 
@@ -121,37 +120,41 @@ def _attention_routed(model: PreTrainedModel, attention: _Attention) -> Iterator
             config._attn_implementation = before
 
 
-def example_inputs(length: int, rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Inputs of the shapes that a graph is traced with: `length` tokens, logits for `rows` of them."""
+def _example_inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Inputs to trace the graph with: 7 tokens, logits after 3 of them."""
+    length, rows = 7, 3
     return (
         torch.zeros(1, length, dtype=torch.int64),
         torch.arange(length)[None],
-        torch.zeros(4, dtype=torch.int64),
+        torch.zeros(1, dtype=torch.int64),
         torch.arange(rows),
     )
 
 
-def dynamic_shapes() -> tuple[Any, ...]:
-    """Which dimensions of the prefill graph's inputs may vary, and between which bounds."""
-    tokens = torch.export.Dim("tokens", min=2, max=PREFILL_CHUNK)
-    rows = torch.export.Dim("rows", min=2, max=PREFILL_CHUNK)
+def _dynamic_shapes() -> tuple[Any, ...]:
+    """Which dimensions of the graph's inputs may vary, and between which bounds.
+
+    Two at least, because torch.export takes a dimension of 1 for a constant. The loops that come out of it do one token
+    as well as many, and a token's logits are then the same bits whatever is in the pass beside it.
+    """
+    tokens = torch.export.Dim("tokens", min=2, max=MAX_ROWS)
+    rows = torch.export.Dim("rows", min=2, max=MAX_ROWS)
     return ({1: tokens}, {1: tokens}, None, {0: rows})
 
 
 def export(model: PreTrainedModel) -> Exported:
-    """Trace the model twice: one token at a time, and up to PREFILL_CHUNK tokens."""
+    """Trace the model once, for up to MAX_ROWS tokens of any sequences."""
     attention = _Attention()
     traced = _Traced(model, attention)
     layers = model.config.get_text_config().num_hidden_layers
     refusal = f"torch.export cannot trace {type(model).__name__}"
     with torch.no_grad(), refusing(refusal), _attention_routed(model, attention):
-        decode = torch.export.export(traced, example_inputs(1, 1), strict=False)
-        prefill = torch.export.export(traced, example_inputs(7, 3), dynamic_shapes=dynamic_shapes(), strict=False)
+        program = torch.export.export(traced, _example_inputs(), dynamic_shapes=_dynamic_shapes(), strict=False)
     if len(attention.layers) != layers:
         raise UnsupportedModelError(
             f"{type(model).__name__} has {layers} layers but only {len(attention.layers)} of them use plain attention"
         )
-    return Exported(decode, prefill, attention.layers, model.config.get_text_config().vocab_size)
+    return Exported(program, attention.layers, model.config.get_text_config().vocab_size)
 
 
 def again(
@@ -161,8 +164,5 @@ def again(
     module = program.module(check_guards=False)
     assert isinstance(module, torch.fx.GraphModule)
     change(module)
-    single = program.example_inputs[0][0].shape[1] == 1
     with torch.no_grad():
-        return torch.export.export(
-            module, program.example_inputs[0], dynamic_shapes=None if single else dynamic_shapes(), strict=False
-        )
+        return torch.export.export(module, program.example_inputs[0], dynamic_shapes=_dynamic_shapes(), strict=False)

@@ -11,7 +11,7 @@ from torch import Tensor, library
 
 
 class Kind(IntEnum):
-    """How a packed weight is stored. The numbers are those of engines/native/packed.h."""
+    """How a packed weight is stored. engines/native/packed.h gets the numbers as macros, see codegen.MACROS."""
 
     FLOAT32 = 0
     INT8 = 1
@@ -24,7 +24,7 @@ _fake: Any = library.register_fake
 _library.define("packed_linear(Tensor x, Tensor weight, Tensor? bias, int n, int kind) -> Tensor")
 _library.define("packed_embedding(Tensor ids, Tensor weight, int k, int kind) -> Tensor")
 _library.define(
-    "cached_attention(Tensor q, Tensor k, Tensor v, Tensor state, int offset, float scale, float softcap, int window)"
+    "cached_attention(Tensor q, Tensor k, Tensor v, Tensor batch, int offset, float scale, float softcap, int window)"
     " -> Tensor"
 )
 
@@ -44,7 +44,7 @@ C_SHIMS = {
     ],
     cached_attention: [
         "AOTITorchError aoti_torch_cpu_cached_attention(AtenTensorHandle q, AtenTensorHandle k, AtenTensorHandle v,"
-        " AtenTensorHandle state, int64_t offset, double scale, double softcap, int64_t window,"
+        " AtenTensorHandle batch, int64_t offset, double scale, double softcap, int64_t window,"
         " AtenTensorHandle* result)"
     ],
 }
@@ -61,5 +61,5 @@ def _(ids: Tensor, weight: Tensor, k: int, kind: int) -> Tensor:
 
 
 @_fake("engine::cached_attention")  # type: ignore[untyped-decorator]
-def _(q: Tensor, k: Tensor, v: Tensor, state: Tensor, offset: int, scale: float, softcap: float, window: int) -> Tensor:
+def _(q: Tensor, k: Tensor, v: Tensor, batch: Tensor, offset: int, scale: float, softcap: float, window: int) -> Tensor:
     return q.new_empty(q.shape[0], q.shape[2], q.shape[1], v.shape[3])

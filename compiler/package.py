@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,27 +54,21 @@ def staging(target: Path) -> Iterator[Path]:
         shutil.rmtree(replaced, ignore_errors=True)
 
 
-def write_weights(path: Path, graphs: Sequence[Mapping[str, Tensor]]) -> list[list[Any]]:
-    """Write each distinct tensor once, 64-byte aligned. Returns the manifest's constants: name, graphs, offset, bytes.
-
-    `graphs`: for each graph, the constants it reads by name.
-    """
+def write_weights(path: Path, constants: Mapping[str, Tensor]) -> list[list[Any]]:
+    """Write each distinct tensor once, 64-byte aligned. Returns the manifest's constants: name, offset, bytes."""
     places: dict[tuple[Any, ...], tuple[int, int]] = {}
-    rows: dict[tuple[str, int], list[Any]] = {}
-    entries = [(1 << bit, name, tensor) for bit, constants in enumerate(graphs) for name, tensor in constants.items()]
+    rows: list[list[Any]] = []
     with path.open("wb") as file:
-        for graph, name, tensor in tqdm(entries, desc="weights", unit="tensor", leave=False):
+        for name, tensor in tqdm(constants.items(), desc="weights", unit="tensor", leave=False):
             key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
             if key not in places:
                 file.write(b"\0" * (-file.tell() % _ALIGNMENT))
                 data = tensor.detach().contiguous().numpy()
                 places[key] = (file.tell(), data.nbytes)
                 file.write(data.data if data.size else b"")
-            offset, size = places[key]
-            row = rows.setdefault((name, offset), [name, 0, offset, size])
-            row[1] |= graph
+            rows.append([name, *places[key]])
         file.write(b"\0" * (-file.tell() % _ALIGNMENT))
-    return list(rows.values())
+    return rows
 
 
 def copy_checkpoint_files(checkpoint: Path, staged: Path) -> None:

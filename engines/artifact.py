@@ -13,7 +13,7 @@ from typing import Any
 
 from engines.errors import LoadError
 
-FORMAT = 2
+FORMAT = 3
 """Version of the manifest and of everything it describes. A reader accepts exactly its own."""
 
 MANIFEST = "manifest.json"
@@ -43,10 +43,9 @@ def machine_of(level: str) -> str:
 
 @dataclass(frozen=True)
 class Constant:
-    """A named piece of the weight file, sizes in bytes. `graphs` says who reads it: 1 decode, 2 prefill, 3 both."""
+    """A named piece of the weight file, sizes in bytes."""
 
     name: str
-    graphs: int
     offset: int
     size: int
 
@@ -60,7 +59,8 @@ class Artifact:
     dtype: str
     vocab_size: int
     context_length: int
-    prefill_chunk: int
+    max_rows: int
+    """Most tokens of one forward pass."""
     cache_elements: int
     """Elements of the KV cache per token, all layers together."""
     cache_element_bytes: int
@@ -89,10 +89,10 @@ def read(directory: Path) -> Artifact:
             str(manifest["dtype"]),
             int(manifest["vocab_size"]),
             int(manifest["context_length"]),
-            int(manifest["prefill_chunk"]),
+            int(manifest["max_rows"]),
             int(manifest["cache"]["elements_per_token"]),
             int(manifest["cache"]["element_bytes"]),
-            [Constant(str(n), int(g), int(o), int(s)) for n, g, o, s in manifest["constants"]],
+            [Constant(str(n), int(o), int(s)) for n, o, s in manifest["constants"]],
             {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in manifest["files"].items()},
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -115,7 +115,7 @@ def _check_files(artifact: Artifact) -> None:
     total = artifact.files[WEIGHTS][0]
     if any(c.offset < 0 or c.size < 0 or c.offset % 64 or c.offset + c.size > total for c in artifact.constants):
         raise LoadError(f"{artifact.directory / MANIFEST} places weights outside {WEIGHTS}; {RECOMPILE}.")
-    if min(artifact.vocab_size, artifact.context_length, artifact.prefill_chunk, artifact.cache_elements) < 1 or (
+    if min(artifact.vocab_size, artifact.context_length, artifact.max_rows, artifact.cache_elements) < 1 or (
         artifact.cache_element_bytes not in (2, 4)
     ):
         raise LoadError(f"{artifact.directory / MANIFEST} has sizes that make no sense; {RECOMPILE}.")

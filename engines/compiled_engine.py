@@ -4,6 +4,7 @@ Maps the weight file read-only, so that processes share it and nothing is copied
 CPU. Everything is checked here before it reaches native code. Knows nothing of how artifacts are made.
 """
 
+import ctypes
 import mmap
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,61 +12,80 @@ from pathlib import Path
 import numpy as np
 
 from engines import artifact
-from engines.base import PAGE_TOKENS, Logits, OutOfPagesError, Step, TokenIds, check_steps
+from engines.base import PAGE_TOKENS, Logits, Step, check_steps
 from engines.errors import LoadError
 from engines.machine import available_memory
-from engines.native_library import NativeEngine
+from engines.native_library import NativeLibrary, NativeStep
+from engines.pages import PagePool
+
+RESERVED_BYTES = 64_000_000
+"""What the page budget leaves beside the weights: scratch memory of a pass, requests, answers."""
+FIRST_PAGES = 16
+"""Pages that a cache's table has room for at first."""
 
 
 class CompiledCache:
-    """The keys and values of one sequence: one block of memory, of which only the part in use is ever touched."""
+    """The keys and values of one sequence: a table of pages, of which full ones may be shared with other caches."""
 
-    def __init__(self, capacity: int, token_bytes: int, element_bytes: int) -> None:
-        """Room for `capacity` tokens of `token_bytes` each, taken when the first one arrives."""
-        self._size = (capacity, token_bytes, element_bytes)
-        self._memory: mmap.mmap | None = None
-        self.state = np.zeros(4, np.int64)
-        """Address, capacity, tokens held and bytes of an element, as the graphs read them."""
+    def __init__(self, pool: PagePool) -> None:
+        self._pool = pool
+        self.length = 0
+        self.pages: list[int] = []
+        self.table = np.empty(FIRST_PAGES, np.int64)
+        """The addresses of `pages`, for native code; what lies behind them is anything."""
 
-    @property
-    def length(self) -> int:
-        """See `KVCache.length`."""
-        return int(self.state[2])
-
-    def allocate(self) -> None:
-        """Map the memory, if that has not been done. Raises MemoryError."""
-        if self._memory is not None:
-            return
-        capacity, token_bytes, element_bytes = self._size
-        rounded = -(-capacity // PAGE_TOKENS) * PAGE_TOKENS
-        try:
-            # Private: to the kernel shared anonymous pages are of a file, and `engines.machine` leaves files out.
-            self._memory = mmap.mmap(-1, rounded * token_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        except (OSError, OverflowError) as error:
-            raise MemoryError(f"no memory for a cache of {capacity} tokens") from error
-        address = np.frombuffer(self._memory, np.uint8).ctypes.data
-        self.state = np.array([address, rounded, 0, element_bytes], np.int64)
+    def __del__(self) -> None:
+        self.close()
 
     def truncate(self, length: int) -> None:
-        """See `KVCache.truncate`."""
+        """Forget the tokens from `length` on; whole pages go back at once."""
         if not 0 <= length <= self.length:
             raise ValueError(f"a cache of {self.length} tokens cannot be cut to {length}")
-        self.state[2] = length
+        kept = -(-length // PAGE_TOKENS)
+        gone, self.pages[kept:] = self.pages[kept:], []
+        self._pool.give(gone)
+        self.length = length
 
     def fork(self) -> "CompiledCache":
-        """See `KVCache.fork`; here everything is copied."""
-        other = CompiledCache(*self._size)
-        if self._memory is not None:
-            other.allocate()
-            assert other._memory is not None
-            other._memory[:] = self._memory
-            other.state[2] = self.length
+        """Another cache of the same tokens, which shares all pages until one of the two appends to the last."""
+        other = CompiledCache(self._pool)
+        other.length = self.length
+        other.extend(self.pages[: -(-self.length // PAGE_TOKENS)])
+        self._pool.share(other.pages)
         return other
 
     def close(self) -> None:
-        """See `KVCache.close`."""
-        self._memory = None
-        self.state = np.zeros(4, np.int64)
+        """Give all pages back; the cache is empty then."""
+        self.truncate(0)
+
+    def missing(self, count: int) -> int:
+        """Most pages that appending `count` tokens takes, the copy of a shared last page included."""
+        needed = -(-(self.length + count) // PAGE_TOKENS)
+        return max(0, needed - len(self.pages)) + self._shares_last()
+
+    def grow(self, count: int, spare: list[int]) -> None:
+        """Make room for `count` tokens with pages from the end of `spare`, which has at least `missing(count)`."""
+        if self._shares_last():
+            old = self.pages.pop()
+            own = spare.pop()
+            ctypes.memmove(own, old, self._pool.page_bytes)
+            self._pool.give([old])
+            self.extend([own])
+        while len(self.pages) * PAGE_TOKENS < self.length + count:
+            self.extend([spare.pop()])
+
+    def extend(self, pages: list[int]) -> None:
+        """Put `pages` behind those that are there."""
+        held = len(self.pages)
+        needed = held + len(pages)
+        if needed > len(self.table):
+            self.table = np.concatenate([self.table[:held], np.empty(max(needed, 2 * held) - held, np.int64)])
+        self.table[held:needed] = pages
+        self.pages += pages
+
+    def _shares_last(self) -> bool:
+        """Whether the page that the next token goes to has tokens of this cache and of another."""
+        return self.length % PAGE_TOKENS > 0 and self._pool.shared(self.pages[-1])
 
 
 class CompiledEngine:
@@ -74,48 +94,54 @@ class CompiledEngine:
     name = "compiled"
     device = "cpu"
 
-    def __init__(self, compiled: artifact.Artifact, level: str, native: NativeEngine) -> None:
+    def __init__(self, compiled: artifact.Artifact, level: str, native: NativeLibrary, pool: PagePool) -> None:
         self.dtype = compiled.dtype
         self.level = level
         self.vocab_size = compiled.vocab_size
         self.context_length = compiled.context_length
-        self.max_rows = compiled.prefill_chunk
-        self._token_bytes = compiled.cache_elements * compiled.cache_element_bytes
-        self._element_bytes = compiled.cache_element_bytes
+        self.max_rows = compiled.max_rows
         self._native = native
-        self.total_tokens = self.free_tokens
+        self._pool = pool
 
     @property
     def free_tokens(self) -> int:
-        """See `Engine.free_tokens`: what the memory that is free now could hold."""
-        return max(0, available_memory() // self._token_bytes // PAGE_TOKENS * PAGE_TOKENS)
+        """Tokens that the pages not in use could hold."""
+        return self._pool.free * PAGE_TOKENS
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens that all pages of the budget hold."""
+        return self._pool.most * PAGE_TOKENS
 
     def new_cache(self) -> CompiledCache:
-        """See `Engine.new_cache`."""
-        return CompiledCache(self.context_length, self._token_bytes, self._element_bytes)
+        """An empty cache."""
+        return CompiledCache(self._pool)
 
     def forward(self, steps: Sequence[Step]) -> list[Logits]:
-        """See `Engine.forward`."""
+        """Append every step's ids to its cache in one pass; logits `[last, V]` of each. See `Engine.forward`."""
         check_steps(self, steps)
-        new_page = any(
-            (s.cache.length + len(s.ids) - 1) // PAGE_TOKENS > (s.cache.length - 1) // PAGE_TOKENS for s in steps
+        ids = np.concatenate([step.ids for step in steps])
+        self._find_pages(steps)
+        native = (NativeStep * len(steps))(
+            *(NativeStep(len(s.ids), s.cache.length, s.last, s.cache.table.ctypes.data) for s in steps)
         )
-        if new_page and sum(len(step.ids) for step in steps) > self.free_tokens:
-            raise OutOfPagesError("the memory that is free cannot hold these tokens")
-        lengths = [step.cache.length for step in steps]
-        try:
-            return [self._run(np.ascontiguousarray(step.ids), step.cache, step.last) for step in steps]
-        except BaseException:
-            for step, length in zip(steps, lengths, strict=True):
-                step.cache.truncate(length)
-            raise
+        logits = np.empty((sum(step.last for step in steps), self.vocab_size), np.float32)
+        self._native.forward(ids, native, logits)
+        rows, begin = [], 0
+        for step in steps:
+            step.cache.length += len(step.ids)
+            rows.append(logits[begin : begin + step.last])
+            begin += step.last
+        return rows
 
-    def _run(self, ids: TokenIds, cache: CompiledCache, last: int) -> Logits:
-        cache.allocate()
-        logits = np.empty((max(last, 1), self.vocab_size), np.float32)
-        self._native.forward(ids, cache.state, logits)
-        cache.state[2] += len(ids)
-        return logits[len(logits) - last :]
+    def _find_pages(self, steps: Sequence[Step]) -> None:
+        """Pages for what the steps append. OutOfPagesError leaves every cache as it was."""
+        missing = sum(step.cache.missing(len(step.ids)) for step in steps)
+        if missing:
+            spare = self._pool.take(missing)
+            for step in steps:
+                step.cache.grow(len(step.ids), spare)
+            self._pool.give(spare)  # caches that shared a page with each other needed one copy less
 
 
 def load(directory: Path, *, threads: int, verify: bool = False, level: str | None = None) -> CompiledEngine:
@@ -134,4 +160,7 @@ def load(directory: Path, *, threads: int, verify: bool = False, level: str | No
             weights = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
     except (OSError, ValueError) as error:
         raise LoadError(f"{directory / artifact.WEIGHTS} cannot be mapped ({error}).") from error
-    return CompiledEngine(compiled, chosen, NativeEngine(libraries, weights, compiled.constants, threads))
+    native = NativeLibrary(libraries, weights, compiled.constants, compiled.cache_element_bytes, threads)
+    page_bytes = PAGE_TOKENS * compiled.cache_elements * compiled.cache_element_bytes
+    budget = available_memory() - len(weights) - RESERVED_BYTES
+    return CompiledEngine(compiled, chosen, native, PagePool(page_bytes, max(1, budget // page_bytes)))

@@ -3,7 +3,6 @@
 qemu refuses instructions that this core lacks. Arrays go through pipes, so the tests of kernels need not know.
 """
 
-import ctypes
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ import pytest
 
 from compiler import codegen
 from compiler.ops import Kind
-from tests.kernels import Floats, Kernels
+from tests.kernels import Floats, Kernels, Pages
 
 LEVEL = "aarch64"
 _EMULATOR = ["qemu-aarch64", "-cpu", "neoverse-n1", "-L", "/usr/aarch64-linux-gnu"]
@@ -44,6 +43,7 @@ def build_driver(name: str, directory: Path, *libraries: Path) -> Path:
         "-Wextra",
         "-Werror",
         "-O1",
+        *codegen.MACROS,
         str(_NATIVE / f"{name}.cpp"),
     ]
     subprocess.run([*command, "-o", str(driver), *map(str, libraries), *paths], check=True)
@@ -71,14 +71,12 @@ class EmulatedKernels(Kernels):
         return _floats(self._call("embedding", [k, int(kind)], [ids, packed]), (*ids.shape, k))
 
     def attention(
-        self, q: Floats, k: Floats, v: Floats, state: npt.NDArray[np.int64], softcap: float, window: int
+        self, q: Floats, k: Floats, v: Floats, pages: Pages, past: int, element: int, softcap: float, window: int
     ) -> Floats:
-        address, capacity, _, element = (int(word) for word in state)
-        size = capacity * k.shape[1] * sum(-(-width // 16) * 16 for width in (k.shape[3], v.shape[3])) * element
-        cache = np.frombuffer(ctypes.string_at(address, size), np.uint8)
-        found = self._call("attention", [0, q.shape[-1] ** -0.5, softcap, window], [q, k, v, state, cache])
-        ctypes.memmove(address, found[-size:], size)
-        return _floats(found[:-size], (1, q.shape[2], q.shape[1], v.shape[3]))
+        scalars = [0, q.shape[-1] ** -0.5, softcap, window, past, element]
+        found = self._call("attention", scalars, [q, k, v, np.ascontiguousarray(pages)])
+        pages[:] = np.frombuffer(found[-pages.size :], np.uint8).reshape(pages.shape)
+        return _floats(found[: -pages.size], (1, q.shape[2], q.shape[1], v.shape[3]))
 
     def _call(self, name: str, scalars: Sequence[object], tensors: Sequence[npt.NDArray[Any]]) -> bytes:
         numbers = {np.dtype(np.uint8): 0, np.dtype(np.int64): 4, np.dtype(np.float32): 6}

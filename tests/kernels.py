@@ -9,8 +9,11 @@ import numpy.typing as npt
 
 from compiler.ops import Kind
 from engines import artifact
+from engines.base import PAGE_TOKENS
+from engines.native_library import NativeStep
 
 Floats = npt.NDArray[np.float32]
+Pages = npt.NDArray[np.uint8]
 RUNNABLE = [level for level in artifact.levels_here() if artifact.LEVEL_FLAGS[level] <= artifact.cpu_flags()]
 BEST = RUNNABLE[0]
 
@@ -56,13 +59,27 @@ class Kernels:
         return self.array(result, (*ids.shape, k))
 
     def attention(
-        self, q: Floats, k: Floats, v: Floats, state: npt.NDArray[np.int64], softcap: float, window: int
+        self, q: Floats, k: Floats, v: Floats, pages: Pages, past: int, element: int, softcap: float, window: int
     ) -> Floats:
-        result = ctypes.c_void_p()
+        """One step of one sequence. `pages [*, bytes]` are its cache in order, numbers of `element` bytes."""
+        result, tokens = ctypes.c_void_p(), q.shape[2]
+        table = np.array([page.ctypes.data for page in pages])
+        step = NativeStep(tokens, past, tokens, table.ctypes.data)
+        positions, owners = np.arange(past, past + tokens), np.zeros(tokens, np.int64)
+        # engine.h's Batch, which is all words
+        batch = np.array([ctypes.addressof(step), 1, positions.ctypes.data, owners.ctypes.data, element])
+        address = np.array([batch.ctypes.data])
         code = self.native.aoti_torch_cpu_cached_attention(
-            self.tensor(q, 6), self.tensor(k, 6), self.tensor(v, 6), self.tensor(state, 4), ctypes.c_int64(0),
+            self.tensor(q, 6), self.tensor(k, 6), self.tensor(v, 6), self.tensor(address, 4), ctypes.c_int64(0),
             ctypes.c_double(q.shape[-1] ** -0.5), ctypes.c_double(softcap), ctypes.c_int64(window),
             ctypes.byref(result),
         )  # fmt: skip
         assert code == 0
         return self.array(result, (1, q.shape[2], q.shape[1], v.shape[3]))
+
+
+def empty_pages(tokens: int, kv_heads: int, d: int, dv: int, element: int) -> Pages:
+    """Pages for `tokens` of a model of one layer, NaNs wherever nothing was written, in no order of memory."""
+    sizes = sum(-(-size // 16) * 16 for size in (d, dv))
+    count = -(-tokens // PAGE_TOKENS)
+    return np.full((2 * count, PAGE_TOKENS * kv_heads * sizes * element), 255, np.uint8)[::-2]

@@ -11,7 +11,7 @@ from compiler import codegen
 from compiler.ops import Kind
 from compiler.pack import BITS, BLOCK, block_scales, pack
 from tests import emulated
-from tests.kernels import BEST, RUNNABLE, Floats, Kernels
+from tests.kernels import BEST, RUNNABLE, Floats, Kernels, empty_pages
 
 
 @pytest.fixture(scope="module")
@@ -124,14 +124,13 @@ def reference_attention(q: Floats, k: Floats, v: Floats, past: int, softcap: flo
 def test_attention_over_a_growing_cache_equals_numpy(
     kernels: Kernels, element: int, softcap: float, window: int, heads: int, kv_heads: int, d: int, dv: int
 ) -> None:
-    total, d16, v16 = 400, -(-d // 16) * 16, -(-dv // 16) * 16
+    total = 400
     q, k, v = random(1, heads, total, d), random(1, kv_heads, total, d, seed=1), random(1, kv_heads, total, dv, seed=2)
-    memory = np.full(total * kv_heads * (d16 + v16) * element, 255, np.uint8)  # NaNs wherever nothing was written
-    state = np.array([memory.ctypes.data, total, 0, element])
+    pages = empty_pages(total, kv_heads, d, dv, element)
     expected = reference_attention(q, k, v, 0, softcap, window)
-    for begin, end in ((0, 1), (1, 30), (30, 32), (32, 300), (300, 301), (301, 400)):
-        state[2] = begin
-        got = kernels.attention(q[:, :, begin:end], k[:, :, begin:end], v[:, :, begin:end], state, softcap, window)
+    for begin, end in ((0, 1), (1, 30), (30, 32), (32, 300), (300, 301), (301, 310), (310, 400)):
+        new = slice(begin, end)
+        got = kernels.attention(q[:, :, new], k[:, :, new], v[:, :, new], pages, begin, element, softcap, window)
         np.testing.assert_allclose(got, expected[:, begin:end], atol=1e-5 if element == 4 else 4e-3)
 
 
@@ -146,12 +145,14 @@ def test_linears_and_the_cache_on_aarch64_are_the_bits_of_this_machine(aarch64: 
                 each.linear(random(1, m, k), packed, random(n, seed=2), n, kind) for each in (aarch64, here)
             )
             np.testing.assert_array_equal(ours, theirs)
-    qkv = random(1, 4, 40, 20), random(1, 2, 40, 20, seed=1), random(1, 2, 40, 24, seed=2)
+    queries, keys, values = random(1, 4, 40, 20), random(1, 2, 40, 20, seed=1), random(1, 2, 40, 24, seed=2)
     for element in (4, 2):
-        caches = [np.zeros(48 * 2 * (32 + 32) * element, np.uint8) for _ in range(2)]
-        states = [np.array([cache.ctypes.data, 48, 0, element]) for cache in caches]
-        ours, theirs = aarch64.attention(*qkv, states[0], 0.0, 0), here.attention(*qkv, states[1], 0.0, 0)
-        np.testing.assert_array_equal(caches[0], caches[1])
+        pages = [empty_pages(48, 2, 20, 24, element) for _ in range(2)]
+        ours, theirs = (
+            each.attention(queries, keys, values, of_its_own, 0, element, 0.0, 0)
+            for each, of_its_own in zip((aarch64, here), pages, strict=True)
+        )
+        np.testing.assert_array_equal(pages[0], pages[1])
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from compiler.build import build
 from engines import artifact, compiled_engine
-from engines.base import Logits, Step, TokenIds
+from engines.base import PAGE_TOKENS, Logits, Step, TokenIds
 from tests import emulated
 from tests.checkpoints import make_checkpoint
 from tests.kernels import BEST
@@ -45,11 +45,12 @@ class Models:
     def emulated(self, calls: Sequence[TokenIds]) -> Logits:
         """Logits `[tokens, V]` of the aarch64 level."""
         a = self.artifact
-        capacity = -(-sum(map(len, calls)) // 16) * 16
-        words: list[object] = [a.vocab_size, capacity, a.cache_elements * a.cache_element_bytes, a.cache_element_bytes]
+        page_bytes = PAGE_TOKENS * a.cache_elements * a.cache_element_bytes
+        pages = -(-sum(map(len, calls)) // PAGE_TOKENS)
+        words: list[object] = [a.vocab_size, pages, page_bytes, a.cache_element_bytes]
         words += [THREADS, len(a.constants)]
         for constant in a.constants:
-            words += [constant.name, constant.graphs, constant.offset, constant.size]
+            words += [constant.name, constant.offset, constant.size]
         for ids in calls:
             words += [len(ids), *ids]
         arguments = [a.directory / emulated.LEVEL, a.directory / artifact.WEIGHTS]

@@ -1,26 +1,20 @@
-// Causal attention over the request's KV cache: appends the new keys and values, then attends to all of them.
+// Causal attention over paged KV caches: appends the new keys and values, then attends to all of them (attend.h).
 //
-// One call per layer does both, because the graph compiler would otherwise copy the cache to keep it functional.
-// The cache is one block of memory described by the `state` tensor, int64 [4]: address, capacity in tokens
-// (a multiple of 16), tokens held before this call, bytes per element (4 or 2). Each layer owns
-// kv_heads * capacity * (D16 + V16) elements of it from element `offset * capacity` on, D16 and V16 being the head
-// sizes rounded up to 16: first the keys of all heads, in tiles of 16 tokens [T/16][D][16], so that 16 scores are
-// one vector; then their values [T][V16].
+// One call per layer does both, because the graph compiler would otherwise copy the cache to keep it functional. The
+// tokens of all steps of a pass lie behind each other in the queries; the batch says whose they are.
 #include <algorithm>
-#include <cmath>
+#include <atomic>
+#include <new>
 
-#include "gemm.h"
+#include "attend.h"
 #include "runtime.h"
 #include "team.h"
 
 namespace {
 
-constexpr int64_t kFewTokens = 4;  // up to this many, the cache is read from memory only once: nothing can be reused
-
-struct Shape {
-  int64_t tokens, past, heads, kv_heads, group, d, d16, dv, v16, capacity, window;
-  float scale, softcap;
-};
+constexpr int64_t kFewRows = 48;        // up to this many rows per head, a step's context is read from memory only once
+constexpr int64_t kSerialWork = 1024;   // query heads times tokens seen, below which a second thread costs more
+constexpr int64_t kAppendTokens = 16;   // appended by one task
 
 // A [1, heads, tokens, size] view as the graph hands it over.
 struct Heads {
@@ -31,194 +25,194 @@ struct Heads {
 };
 
 template <typename E>
-E* keys_of(E* layer, const Shape& s, int64_t head) { return layer + head * s.capacity * s.d16; }
-template <typename E>
-E* values_of(E* layer, const Shape& s, int64_t head) {
-  return layer + s.kv_heads * s.capacity * s.d16 + head * s.capacity * s.v16;
+void append(const Batch& batch, const Shape& s, const Heads& k, const Heads& v, int64_t kv_head, int64_t token) {
+  int64_t position = batch.positions[token], slot = position % kPageTokens;
+  char* page = batch.steps[batch.owners[token]].pages[position / kPageTokens];
+  const float *key = k.at(kv_head, token), *value = v.at(kv_head, token);
+  E *column = s.keys<E>(page, kv_head) + slot, *row = s.values<E>(page, kv_head) + slot * s.v16;
+  for (int64_t j = 0; j < s.d; ++j) store_scalar(column + j * kTile, key[j * k.lane]);
+  int64_t j = 0;
+  if (v.lane == 1)
+    for (; j + kLanes <= s.dv; j += kLanes) store_lanes(row + j, load<vfloat>(value + j));
+  for (; j < s.dv; ++j) store_scalar(row + j, value[j * v.lane]);
+  for (; j < s.v16; ++j) store_scalar(row + j, 0.0f);
 }
 
-template <typename E>
-void append(E* layer, const Shape& s, const Heads& k, const Heads& v, int64_t head, int64_t begin, int64_t end) {
-  E *keys = keys_of(layer, s, head), *values = values_of(layer, s, head);
-  for (int64_t i = begin; i < end; ++i) {
-    int64_t t = s.past + i;
-    const float *key = k.at(head, i), *value = v.at(head, i);
-    E* column = keys + t / kTile * kTile * s.d16 + t % kTile;
-    for (int64_t j = 0; j < s.d; ++j) store_scalar(column + j * kTile, key[j * k.lane]);
-    E* row = values + t * s.v16;
-    int64_t j = 0;
-    if (v.lane == 1)
-      for (; j + kLanes <= s.dv; j += kLanes) store_lanes(row + j, load<vfloat>(value + j));
-    for (; j < s.dv; ++j) store_scalar(row + j, value[j * v.lane]);
-    for (; j < s.v16; ++j) store_scalar(row + j, 0.0f);
-  }
-}
+// One step's share of the attention. Rows are (token, query head) pairs that share a key-value head.
+struct Part {
+  const Step* step;
+  int64_t first;    // its first token in the pass
+  int64_t rows;     // per key-value head
+  int64_t base;     // of the first block of context
+  int64_t blocks;   // of context
+  int64_t tasks;    // few rows: key-value heads times blocks; else key-value heads times groups of rows
+  int64_t partials; // few rows: where its partial results begin, in floats
 
-// What rows of queries have gathered over a range of tokens: out [rows, v16] not yet divided by `sum`.
-struct Partial {
-  float* out;
-  float* top;
-  float* sum;
+  bool few() const { return rows <= kFewRows; }
+  int64_t end() const { return step->past + step->count; }
+  int64_t block_begin(int64_t block) const { return base + block * kBlockTokens; }
 };
 
-// Rows are (token, query head) pairs that share a key-value head. Attends rows first..first+rows to the tokens
-// [begin, end) that each may see. `scores` [kRows, scores_row], `queries` [kRows, d16].
-template <typename E>
-void attend(const E* layer, const Shape& s, const Heads& q, int64_t kv_head, int64_t first, int rows, int64_t begin,
-            int64_t end, float* queries, float* scores, int64_t scores_row, const Partial& to) {
-  begin = begin / kTile * kTile;
-  int64_t tiles = (end - begin + kTile - 1) / kTile;
-  for (int r = 0; r < rows; ++r) {
-    int64_t token = (first + r) / s.group, head = kv_head * s.group + (first + r) % s.group;
-    const float* query = q.at(head, token);
-    for (int64_t j = 0; j < s.d; ++j) queries[r * s.d16 + j] = query[j * q.lane] * s.scale;
+// What one thread works with.
+struct Desk {
+  float *scores, *queries;
+  float *total, *more;  // two partial results
+  int64_t positions[kAttendRows];
+
+  static int64_t floats(const Shape& s) {
+    return round_up(kAttendRows * (kBlockTokens + s.d16) + 2 * Partial::floats(kAttendRows, s.v16), 16);
   }
-  multiply_rows(rows, queries, s.d16, keys_of(layer, s, kv_head) + begin * s.d16, kTile, s.d16 * kTile, tiles, s.d,
-                scores, scores_row, s.tokens <= kFewTokens);
-  for (int r = 0; r < rows; ++r) {
-    float* row = scores + r * scores_row;
-    int64_t position = s.past + (first + r) / s.group;
-    int64_t low = s.window > 0 ? std::max<int64_t>(0, position - s.window + 1) : 0;
-    int64_t from = std::clamp<int64_t>(low - begin, 0, tiles * kTile);
-    int64_t until = std::clamp<int64_t>(std::min(end, position + 1) - begin, from, tiles * kTile);
-    if (s.softcap > 0)
-      for (int64_t t = from; t < until; ++t) row[t] = s.softcap * std::tanh(row[t] / s.softcap);
-    for (int64_t t = 0; t < from; ++t) row[t] = -INFINITY;
-    for (int64_t t = until; t < tiles * kTile; ++t) row[t] = -INFINITY;
-    vfloat tops = splat(-INFINITY);
-    for (int64_t t = 0; t < tiles * kTile; t += kLanes) tops = vmax(tops, load<vfloat>(row + t));
-    float top = -INFINITY;
-    for (int i = 0; i < kLanes; ++i) top = std::max(top, tops[i]);
-    if (top == -INFINITY) {
-      std::memset(row, 0, tiles * kTile * sizeof(float));
-      to.top[r] = top, to.sum[r] = 0;
-      continue;
-    }
-    vfloat sums{};
-    for (int64_t t = 0; t < tiles * kTile; t += kLanes) {
-      vfloat x = load<vfloat>(row + t);
-      vfloat e = x == -INFINITY ? vfloat{} : vexp(x - top);
-      store(row + t, e);
-      sums += e;
-    }
-    float sum = 0;
-    for (int i = 0; i < kLanes; ++i) sum += sums[i];
-    to.top[r] = top, to.sum[r] = sum;
-  }
-  multiply_rows(rows, scores, scores_row, values_of(layer, s, kv_head) + begin * s.v16, s.v16, (int64_t)kTile,
-                s.v16 / kTile, end - begin, to.out, s.v16);
-}
+  Desk(float* memory, const Shape& s)
+      : scores(memory), queries(scores + kAttendRows * kBlockTokens), total(queries + kAttendRows * s.d16),
+        more(total + Partial::floats(kAttendRows, s.v16)) {}
+};
 
-void write_row(const Shape& s, int64_t kv_head, int64_t row, const float* out, float sum, float* y) {
-  int64_t token = row / s.group, head = kv_head * s.group + row % s.group;
-  float* to = y + (token * s.heads + head) * s.dv;
-  float inverse = sum > 0 ? 1.0f / sum : 0.0f;
-  for (int64_t j = 0; j < s.dv; ++j) to[j] = out[j] * inverse;
-}
-
-// The first token that any of the rows sees, and the end of those that some row sees.
-int64_t first_seen(const Shape& s, int64_t row) {
-  return s.window > 0 ? std::max<int64_t>(0, s.past + row / s.group - s.window + 1) : 0;
-}
-int64_t end_seen(const Shape& s, int64_t last_row) { return s.past + last_row / s.group + 1; }
-
-constexpr int64_t kSplitFrom = 128;  // tokens from which a single token's attention is worth a second thread
-
-// Few rows (decode): the cached tokens are cut into parts, whose partial results are merged.
 template <typename E>
-bool attend_split(E* layer, const Shape& s, const Heads& q, const Heads& k, const Heads& v, float* y) {
-  int64_t rows = s.tokens * s.group, length = s.past + s.tokens, base = first_seen(s, 0) / kTile * kTile;
-  int64_t wanted = length - base < kSplitFrom ? 1 : members();
-  int64_t per = round_up((length - base + wanted - 1) / wanted, kTile), parts = (length - base + per - 1) / per;
-  int64_t scores = kRows * per, queries = kRows * s.d16, partial = s.kv_heads * rows * (s.v16 + 2);
-  int64_t each = round_up(scores + queries + partial, 16);
-  Scratch scratch(parts * each * sizeof(float));
-  if (!scratch) return false;
-  for (int64_t h = 0; h < s.kv_heads; ++h) append(layer, s, k, v, h, 0, s.tokens);
-  // Results of rows [row, row + count) of key-value head h over part i.
-  auto at = [&](int64_t i, int64_t h, int64_t row, int64_t count) {
-    float* out = scratch.as<float>() + i * each + scores + queries + (h * rows + row) * (s.v16 + 2);
-    return Partial{out, out + count * s.v16, out + count * (s.v16 + 1)};
-  };
-  parallel(parts, [&](Member member) {
-    for (int64_t i; member.take(i);) {
-      float* mine = scratch.as<float>() + i * each;
-      int64_t begin = base + i * per, end = std::min(begin + per, length);
-      for (int64_t h = 0; h < s.kv_heads; ++h)
-        for (int64_t row = 0; row < rows; row += kRows) {
-          int count = (int)std::min<int64_t>(kRows, rows - row);
-          attend(layer, s, q, h, row, count, begin, end, mine + scores, mine, per, at(i, h, row, count));
+class Attention {
+ public:
+  Attention(const Batch& batch, const Shape& s, const Heads& q, float* y) : batch_(batch), s_(s), q_(q), y_(y) {}
+
+  // False when memory runs out.
+  bool run() {
+    int64_t count = batch_.count, work = 0, tasks = 0, floats = 0, first = 0;
+    Scratch parts_memory(count * sizeof(Part)), left_memory(count * s_.kv_heads * sizeof(std::atomic<int64_t>));
+    if (!parts_memory || !left_memory) return false;
+    Part* parts = parts_memory.as<Part>();
+    auto* left = left_memory.as<std::atomic<int64_t>>();
+    for (int64_t i = 0; i < count; ++i) {
+      const Step* step = batch_.steps + i;
+      Part part{step, first, step->count * s_.group, s_.first_seen(step->past) / kBlockTokens * kBlockTokens, 0, 0, floats};
+      part.blocks = (part.end() - part.base + kBlockTokens - 1) / kBlockTokens;
+      part.tasks = s_.kv_heads * (part.few() ? part.blocks : (part.rows + kAttendRows - 1) / kAttendRows);
+      if (part.few()) floats += round_up(s_.kv_heads * part.blocks * Partial::floats(part.rows, s_.v16), 16);
+      for (int64_t h = 0; h < s_.kv_heads; ++h) new (left + i * s_.kv_heads + h) std::atomic<int64_t>(part.blocks);
+      work += step->count * s_.heads * (part.end() - part.base);
+      tasks += part.tasks, first += step->count;
+      new (parts + i) Part(part);
+    }
+    int64_t desk = Desk::floats(s_);
+    Scratch desks(members() * desk * sizeof(float)), partials(floats * sizeof(float));
+    if (!desks || !partials) return false;
+    auto compute = [&](Member member) {
+      Desk mine(desks.as<float>() + member.index * desk, s_);
+      for (int64_t task; member.take(task);) {
+        int64_t i = 0;
+        for (; task >= parts[i].tasks; ++i) task -= parts[i].tasks;
+        const Part& part = parts[i];
+        int64_t kv_head = task % s_.kv_heads, which = task / s_.kv_heads;
+        if (!part.few()) {
+          rows_over_context(part, kv_head, which * kAttendRows, mine);
+          continue;
         }
-    }
-  });
-  for (int64_t h = 0; h < s.kv_heads; ++h)
-    for (int64_t row = 0; row < rows; ++row) {
-      int64_t block = row / kRows * kRows, r = row - block, count = std::min<int64_t>(kRows, rows - block);
-      Partial merged = at(0, h, block, count);
-      float top = merged.top[r], sum = 0, *out = merged.out + r * s.v16;
-      for (int64_t i = 1; i < parts; ++i) top = std::max(top, at(i, h, block, count).top[r]);
-      for (int64_t i = 0; i < parts; ++i) {
-        Partial part = at(i, h, block, count);
-        float weight = part.top[r] == -INFINITY ? 0.0f : std::exp(part.top[r] - top);
-        sum += weight * part.sum[r];
-        for (int64_t j = 0; j < s.dv; ++j) out[j] = (i ? out[j] : 0) + weight * part.out[r * s.v16 + j];
+        float* results = partials.as<float>() + part.partials;
+        rows_over_block(part, kv_head, which, results, mine);
+        if (left[i * s_.kv_heads + kv_head].fetch_sub(1, std::memory_order_acq_rel) == 1) join_blocks(part, kv_head, results);
       }
-      write_row(s, h, row, out, sum, y);
-    }
-  return true;
-}
+    };
+    parallel(tasks, compute, {}, work < kSerialWork ? 1 : kMostMembers);
+    return true;
+  }
 
-// Many rows (prefill): members share out blocks of rows.
-template <typename E>
-bool attend_blocks(E* layer, const Shape& s, const Heads& q, const Heads& k, const Heads& v, float* y) {
-  int64_t rows = s.tokens * s.group, length = s.past + s.tokens, blocks = (rows + kRows - 1) / kRows;
-  int64_t scores_row = round_up(length, kTile) + kTile;
-  int64_t each = round_up(kRows * (scores_row + s.d16 + s.v16 + 2), 16);
-  Scratch scratch(members() * each * sizeof(float));
-  if (!scratch) return false;
-  parallel(s.kv_heads * 8, [&](Member member) {
-    for (int64_t i; member.take(i);)
-      append(layer, s, k, v, i / 8, s.tokens * (i % 8) / 8, s.tokens * (i % 8 + 1) / 8);
-  });
-  parallel(blocks * s.kv_heads, [&](Member member) {
-    float* scores = scratch.as<float>() + member.index * each;
-    float *queries = scores + kRows * scores_row, *out = queries + kRows * s.d16;
-    for (int64_t i; member.take(i);) {
-      int64_t h = i % s.kv_heads, row = i / s.kv_heads * kRows;
-      int count = (int)std::min<int64_t>(kRows, rows - row);
-      Partial to{out, out + kRows * s.v16, out + kRows * (s.v16 + 1)};
-      attend(layer, s, q, h, row, count, first_seen(s, row), end_seen(s, row + count - 1), queries, scores,
-             scores_row, to);
-      for (int r = 0; r < count; ++r) write_row(s, h, row + r, out + r * s.v16, to.sum[r], y);
+ private:
+  const Batch& batch_;
+  const Shape& s_;
+  const Heads& q_;
+  float* y_;
+
+  // The positions and scaled queries of rows first .. first + rows.
+  void prepare(const Part& part, int64_t kv_head, int64_t first, int rows, Desk& desk) const {
+    for (int r = 0; r < rows; ++r) {
+      int64_t token = (first + r) / s_.group, head = kv_head * s_.group + (first + r) % s_.group;
+      desk.positions[r] = part.step->past + token;
+      const float* query = q_.at(head, part.first + token);
+      for (int64_t j = 0; j < s_.d; ++j) desk.queries[r * s_.d16 + j] = query[j * q_.lane] * s_.scale;
     }
-  });
-  return true;
-}
+  }
+
+  Partial partial(const Part& part, int64_t kv_head, int64_t block, int64_t row, int64_t rows, float* results) const {
+    float* of_block = results + (block * s_.kv_heads + kv_head) * Partial::floats(part.rows, s_.v16);
+    return Partial(of_block + Partial::floats(row, s_.v16), rows, s_.v16);
+  }
+
+  // Few rows: all of them over one block of context, read from memory once.
+  void rows_over_block(const Part& part, int64_t kv_head, int64_t block, float* results, Desk& desk) const {
+    int64_t begin = part.block_begin(block), end = std::min(begin + kBlockTokens, part.end());
+    for (int64_t row = 0; row < part.rows; row += kAttendRows) {
+      int rows = (int)std::min<int64_t>(kAttendRows, part.rows - row);
+      prepare(part, kv_head, row, rows, desk);
+      attend<E>(rows, s_, part.step->pages, kv_head, desk.positions, desk.queries, begin, end, desk.scores,
+                partial(part, kv_head, block, row, rows, results));
+    }
+  }
+
+  void join_blocks(const Part& part, int64_t kv_head, float* results) const {
+    for (int64_t row = 0; row < part.rows; ++row) {
+      int64_t group = row / kAttendRows * kAttendRows, r = row - group;
+      int64_t rows = std::min<int64_t>(kAttendRows, part.rows - group);
+      Partial total = partial(part, kv_head, 0, group, rows, results);
+      for (int64_t block = 1; block < part.blocks; ++block) {
+        Partial more = partial(part, kv_head, block, group, rows, results);
+        join(total.out + r * s_.v16, total.top[r], total.sum[r], more.out + r * s_.v16, more.top[r], more.sum[r], s_.v16);
+      }
+      write(part, kv_head, row, total.out + r * s_.v16, total.sum[r]);
+    }
+  }
+
+  // Many rows: a group of them over its whole context, which stays in the cache for the next group.
+  void rows_over_context(const Part& part, int64_t kv_head, int64_t first, Desk& desk) const {
+    int rows = (int)std::min<int64_t>(kAttendRows, part.rows - first);
+    prepare(part, kv_head, first, rows, desk);
+    Partial total(desk.total, rows, s_.v16), more(desk.more, rows, s_.v16);
+    int64_t end = desk.positions[rows - 1] + 1, base = s_.first_seen(desk.positions[0]) / kBlockTokens * kBlockTokens;
+    for (int64_t begin = base; begin < end; begin += kBlockTokens) {
+      const Partial& to = begin == base ? total : more;
+      attend<E>(rows, s_, part.step->pages, kv_head, desk.positions, desk.queries, begin,
+                std::min(begin + kBlockTokens, end), desk.scores, to);
+      for (int r = 0; begin > base && r < rows; ++r)
+        join(total.out + r * s_.v16, total.top[r], total.sum[r], more.out + r * s_.v16, more.top[r], more.sum[r], s_.v16);
+    }
+    for (int r = 0; r < rows; ++r) write(part, kv_head, first + r, total.out + r * s_.v16, total.sum[r]);
+  }
+
+  void write(const Part& part, int64_t kv_head, int64_t row, const float* out, float sum) const {
+    int64_t token = part.first + row / s_.group, head = kv_head * s_.group + row % s_.group;
+    float* to = y_ + (token * s_.heads + head) * s_.dv;
+    float inverse = sum > 0 ? 1.0f / sum : 0.0f;
+    for (int64_t j = 0; j < s_.dv; ++j) to[j] = out[j] * inverse;
+  }
+};
 
 template <typename E>
-bool run(const Tensor* state, const Shape& s, int64_t offset, const Heads& q, const Heads& k, const Heads& v, float* y) {
-  E* layer = reinterpret_cast<E*>(state->ints()[0]) + offset * s.capacity;
-  return s.tokens <= kFewTokens ? attend_split(layer, s, q, k, v, y) : attend_blocks(layer, s, q, k, v, y);
+bool run(const Batch& batch, const Shape& s, int64_t tokens, const Heads& q, const Heads& k, const Heads& v, float* y) {
+  int64_t pieces = (tokens + kAppendTokens - 1) / kAppendTokens;
+  parallel(s.kv_heads * pieces, [&](Member member) {
+    for (int64_t task; member.take(task);) {
+      int64_t begin = task / s.kv_heads * kAppendTokens, end = std::min(begin + kAppendTokens, tokens);
+      for (int64_t token = begin; token < end; ++token) append<E>(batch, s, k, v, task % s.kv_heads, token);
+    }
+  }, {}, pieces == 1 ? 1 : kMostMembers);
+  return Attention<E>(batch, s, q, y).run();
 }
 
 }  // namespace
 
-// q [1, heads, S, D], k [1, kv_heads, S, D], v [1, kv_heads, S, Dv] -> [1, S, heads, Dv]. window 0: all tokens.
+// q [1, heads, S, D], k [1, kv_heads, S, D], v [1, kv_heads, S, Dv] -> [1, S, heads, Dv]. `batch` [1] holds the address
+// of a Batch of S tokens. window 0: all tokens.
 extern "C" int32_t aoti_torch_cpu_cached_attention(
-    Tensor* q, Tensor* k, Tensor* v, Tensor* state, int64_t offset, double scale, double softcap, int64_t window,
+    Tensor* q, Tensor* k, Tensor* v, Tensor* batch, int64_t offset, double scale, double softcap, int64_t window,
     Tensor** result) {
   Shape s;
-  s.heads = q->sizes[1], s.tokens = q->sizes[2], s.d = q->sizes[3];
-  s.kv_heads = k->sizes[1], s.dv = v->sizes[3], s.group = s.heads / s.kv_heads;
-  s.d16 = round_up(s.d, kTile), s.v16 = round_up(s.dv, kTile);
-  s.capacity = state->ints()[1], s.past = state->ints()[2];
-  s.scale = (float)scale, s.softcap = (float)softcap, s.window = window;
-  int64_t sizes[4] = {1, s.tokens, s.heads, s.dv};
+  int64_t tokens = q->sizes[2];
+  s.heads = q->sizes[1], s.kv_heads = k->sizes[1], s.group = s.heads / s.kv_heads;
+  s.d = q->sizes[3], s.d16 = round_up(s.d, kTile), s.dv = v->sizes[3], s.v16 = round_up(s.dv, kTile);
+  s.offset = offset, s.window = window, s.scale = (float)scale, s.softcap = (float)softcap;
+  int64_t sizes[4] = {1, tokens, s.heads, s.dv};
   Tensor* y = new_tensor(4, sizes, kFloat32);
   if (!y) return 1;
+  const Batch& of = *reinterpret_cast<const Batch*>(batch->ints()[0]);
   Heads query(q), key(k), value(v);
-  bool done = state->ints()[3] == 4 ? run<float>(state, s, offset, query, key, value, y->floats())
-                                    : run<half>(state, s, offset, query, key, value, y->floats());
+  bool done = of.element_bytes == 4 ? run<float>(of, s, tokens, query, key, value, y->floats())
+                                    : run<half>(of, s, tokens, query, key, value, y->floats());
   if (!done) {
     release(y);
     return 1;

@@ -1,4 +1,4 @@
-// The register-blocked product that single-precision linears and both halves of attention are made of.
+// The register-blocked product that single-precision linears are made of.
 #pragma once
 
 #include <algorithm>
@@ -45,46 +45,12 @@ inline void multiply_tiles(const float* a, int64_t a_row, const B* b, int64_t b_
     for (; t < tiles; ++t) multiply<R, 1>(a, a_row, b + t * b_tile, b_row, b_tile, depth, c + t * kTile, c_row);
 }
 
-// The same, one tile after the other and with several sums per element instead of several tiles: slower on what lies in
-// the cache, faster on what comes from memory, since it is one stream for the prefetcher.
-template <int R, typename B>
-inline void multiply_stream(const float* a, int64_t a_row, const B* b, int64_t b_row, int64_t b_tile, int64_t tiles,
-                            int64_t depth, float* c, int64_t c_row) {
-  constexpr int kSums = std::clamp(kTiles * kRows / R / kParts, 1, 4);
-  for (int64_t t = 0; t < tiles; ++t, b += b_tile) {
-    vfloat acc[R][kSums][kParts] = {};
-    auto add = [&](int64_t k, int s) {
-#pragma GCC unroll 4
-      for (int p = 0; p < kParts; ++p) {
-        vfloat w = load_lanes(b + k * b_row + p * kLanes);
-#pragma GCC unroll 16
-        for (int r = 0; r < R; ++r) acc[r][s][p] += splat(a[r * a_row + k]) * w;
-      }
-    };
-    int64_t k = 0;
-    for (; k + kSums <= depth; k += kSums)
-#pragma GCC unroll 4
-      for (int s = 0; s < kSums; ++s) add(k + s, s);
-    for (; k < depth; ++k) add(k, 0);
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-      for (int p = 0; p < kParts; ++p) {
-        vfloat sum = acc[r][0][p];
-#pragma GCC unroll 4
-        for (int s = 1; s < kSums; ++s) sum += acc[r][s][p];
-        store(c + r * c_row + t * kTile + p * kLanes, sum);
-      }
-  }
-}
-
-// Any number of rows up to kRows; `stream` where b comes from memory.
+// Any number of rows up to kRows.
 template <typename B>
 inline void multiply_rows(int rows, const float* a, int64_t a_row, const B* b, int64_t b_row, int64_t b_tile,
-                          int64_t tiles, int64_t depth, float* c, int64_t c_row, bool stream = false) {
+                          int64_t tiles, int64_t depth, float* c, int64_t c_row) {
   auto run = [&](auto count) {
     constexpr int R = decltype(count)::value;
-    if (stream) return multiply_stream<R>(a, a_row, b, b_row, b_tile, tiles, depth, c, c_row);
     return multiply_tiles<R>(a, a_row, b, b_row, b_tile, tiles, depth, c, c_row);
   };
   switch (rows) {

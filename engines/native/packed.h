@@ -14,8 +14,9 @@
 
 namespace {
 
-enum Kind { kFloat = 0, kInt8 = 1, kInt4 = 2, kInt6 = 3 };
-constexpr int64_t kBlock = 32;  // inputs that share an int4 or int6 scale; sums are kept at this grain
+// Written once, in compiler/ops.py and compiler/pack.py.
+enum Kind { kFloat = PACKED_FLOAT32, kInt8 = PACKED_INT8, kInt4 = PACKED_INT4, kInt6 = PACKED_INT6 };
+constexpr int64_t kBlock = PACKED_BLOCK;  // inputs that share an int4 or int6 scale; sums are kept at this grain
 constexpr int64_t kLine = 64;   // bytes of the 16 floats before a quantised tile, and of the scales of 4 blocks
 
 int64_t padded(int64_t k) { return round_up(k, kBlock); }

@@ -12,7 +12,6 @@
 #include <mutex>
 #include <new>
 #include <stdexcept>
-#include <vector>
 
 struct Storage {
   void* memory;
@@ -25,12 +24,21 @@ namespace {
 // Four buckets per power of two from 4 KiB up, so that at most a fifth is wasted.
 constexpr int kBuckets = 160;
 std::mutex pool_mutex;
-std::vector<void*> pool_free[kBuckets];
+// What was freed, by bucket: each piece holds the address of the next, so that giving memory back never needs any.
+void* pool_free[kBuckets];
 size_t pool_bytes = 0;
+thread_local bool out_of_memory = false;
 
 size_t bucket_bytes(int bucket) { return (size_t(4) + bucket % 4) << (bucket / 4 + 10); }
 
 Tensor* as_tensor(AtenTensorHandle handle) { return reinterpret_cast<Tensor*>(handle); }
+
+// A description without data, or nullptr when there is no memory left.
+Tensor* blank() {
+  Tensor* t = new (std::nothrow) Tensor();
+  if (!t) out_of_memory = true;
+  return t;
+}
 
 AOTITorchError give(Tensor* tensor, AtenTensorHandle* result) {
   if (!tensor) return AOTI_TORCH_FAILURE;
@@ -61,12 +69,13 @@ void describe(Tensor* t, int64_t ndim, const int64_t* sizes, const int64_t* stri
 
 Tensor* allocate(int64_t ndim, const int64_t* sizes, const int64_t* strides, int32_t dtype) {
   if (ndim > kMaxDims) return nullptr;
-  Tensor* t = new (std::nothrow) Tensor();
+  Tensor* t = blank();
   if (!t) return nullptr;
   describe(t, ndim, sizes, strides, dtype);
   int64_t extent = 1;
   for (int64_t i = 0; i < ndim; ++i) extent = sizes[i] ? extent + (sizes[i] - 1) * t->strides[i] : 0;
   t->storage = new (std::nothrow) Storage{nullptr, 0, {1}};
+  out_of_memory |= !t->storage;
   if (t->storage) t->storage->memory = pool_take(extent * item_bytes(dtype), &t->storage->bucket);
   if (!t->storage || !t->storage->memory) {
     delete t->storage;
@@ -79,7 +88,7 @@ Tensor* allocate(int64_t ndim, const int64_t* sizes, const int64_t* strides, int
 
 Tensor* view(Tensor* of, int64_t ndim, const int64_t* sizes, const int64_t* strides, int64_t offset) {
   if (ndim > kMaxDims) return nullptr;
-  Tensor* t = new (std::nothrow) Tensor();
+  Tensor* t = blank();
   if (!t) return nullptr;
   describe(t, ndim, sizes, strides, of->dtype);
   t->storage = of->storage;
@@ -94,40 +103,53 @@ Tensor* view(Tensor* of, int64_t ndim, const int64_t* sizes, const int64_t* stri
 void* pool_take(size_t bytes, int* bucket) {
   int b = 0;
   while (bucket_bytes(b) < bytes)
-    if (++b == kBuckets) return nullptr;
+    if (++b == kBuckets) {
+      out_of_memory = true;
+      return nullptr;
+    }
   *bucket = b;
   {
     std::lock_guard<std::mutex> lock(pool_mutex);
-    if (!pool_free[b].empty()) {
-      void* memory = pool_free[b].back();
-      pool_free[b].pop_back();
+    if (void* memory = pool_free[b]) {
+      std::memcpy(&pool_free[b], memory, sizeof(void*));
       pool_bytes -= bucket_bytes(b);
       return memory;
     }
   }
-  return std::aligned_alloc(64, bucket_bytes(b));
+  void* memory = std::aligned_alloc(64, bucket_bytes(b));
+  if (!memory) {
+    pool_trim(0);
+    memory = std::aligned_alloc(64, bucket_bytes(b));
+  }
+  if (!memory) out_of_memory = true;
+  return memory;
 }
 
 void pool_give(void* memory, int bucket) {
   std::lock_guard<std::mutex> lock(pool_mutex);
-  pool_free[bucket].push_back(memory);
+  std::memcpy(memory, &pool_free[bucket], sizeof(void*));
+  pool_free[bucket] = memory;
   pool_bytes += bucket_bytes(bucket);
 }
 
 void pool_trim(size_t keep_bytes) {
   std::lock_guard<std::mutex> lock(pool_mutex);
   if (pool_bytes <= keep_bytes) return;
-  for (auto& bucket : pool_free) {
-    for (void* memory : bucket) std::free(memory);
-    bucket.clear();
-  }
+  for (void*& bucket : pool_free)
+    while (void* memory = bucket) {
+      std::memcpy(&bucket, memory, sizeof(void*));
+      std::free(memory);
+    }
   pool_bytes = 0;
 }
+
+void clear_out_of_memory() { out_of_memory = false; }
+bool ran_out_of_memory() { return out_of_memory; }
 
 Tensor* new_tensor(int64_t ndim, const int64_t* sizes, int32_t dtype) { return allocate(ndim, sizes, nullptr, dtype); }
 
 Tensor* borrow(void* data, int64_t numel, int32_t dtype) {
-  Tensor* t = new (std::nothrow) Tensor();
+  Tensor* t = blank();
   if (!t) return nullptr;
   describe(t, 1, &numel, nullptr, dtype);
   t->data = static_cast<char*>(data);

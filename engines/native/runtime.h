@@ -44,6 +44,11 @@ void pool_give(void* memory, int bucket);
 // Returns what the pool keeps above `keep_bytes` to the system.
 void pool_trim(size_t keep_bytes);
 
+// Whether an allocation of this thread has failed since it was last cleared: generated code tells only that an operator
+// failed.
+void clear_out_of_memory();
+bool ran_out_of_memory();
+
 // Scratch memory of one call.
 class Scratch {
  public:

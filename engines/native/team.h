@@ -6,6 +6,7 @@
 // for a moment, and then sleeps.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -112,10 +113,11 @@ Span read_after(const char* data);
 void run_job(Job& job);
 
 // Runs body(member) on every member that comes until all tasks are done. A body takes its tasks with member.take();
-// it must not throw. Workers who have nothing left to do then read `next` ahead.
+// it must not throw. Workers who have nothing left to do then read `next` ahead. `most` members come, 1 for work that is
+// done before a second one has woken.
 template <typename Body>
-void parallel(int64_t tasks, Body&& body, Span next = {}) {
+void parallel(int64_t tasks, Body&& body, Span next = {}, int most = kMostMembers) {
   auto run = [](void* body, Member member) { (*static_cast<std::remove_reference_t<Body>*>(body))(member); };
-  Job job{run, &body, Tasks(tasks, tasks > 1 ? members() : 1), next};
+  Job job{run, &body, Tasks(tasks, tasks > 1 ? std::min(most, members()) : 1), next};
   run_job(job);
 }

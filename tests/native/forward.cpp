@@ -1,10 +1,10 @@
 // Runs a compiled model without Python: `forward LIBRARIES WEIGHTS < request > logits`.
 //
 // LIBRARIES is the directory of one level, WEIGHTS the artifact's weight file. The request is words separated by white
-// space: vocabulary, cache capacity, bytes per token of cache, bytes per cache element, threads; the number of
-// constants, then name, graphs, offset and bytes of each; then calls until the end, each the number of its token ids
-// and the ids. The logits after every token are written as float32 [tokens, vocabulary]. Opens and calls the library
-// as engines/native_library.py does.
+// space: vocabulary, pages of the cache, bytes of a page, bytes of a number in it, threads; the number of constants, then
+// name, offset and bytes of each; then calls until the end, each the number of its token ids and the ids. The logits
+// after every token are written as float32 [tokens, vocabulary]. Opens and calls the library as
+// engines/native_library.py does.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -49,29 +49,31 @@ int main(int, char** arguments) {
   void* weights = mmap(nullptr, status.st_size, PROT_READ, MAP_SHARED, file, 0);
   if (weights == MAP_FAILED) return fail("the weights cannot be mapped");
 
-  auto vocabulary = read<int64_t>(), capacity = read<int64_t>(), token_bytes = read<int64_t>();
+  auto vocabulary = read<int64_t>(), page_count = read<int64_t>(), page_bytes = read<int64_t>();
   auto element_bytes = read<int64_t>();
   auto threads = read<int32_t>();
   std::vector<std::string> names(read<int64_t>());
   std::vector<Constant> constants;
   for (std::string& name : names) {
     name = read<std::string>();
-    auto graphs = read<int64_t>(), offset = read<int64_t>(), bytes = read<int64_t>();
-    constants.push_back({name.c_str(), graphs, offset, bytes});
+    auto offset = read<int64_t>(), bytes = read<int64_t>();
+    constants.push_back({name.c_str(), offset, bytes});
   }
   char error[1024];
   Engine* engine = open_engine(libraries.c_str(), static_cast<char*>(weights), constants.data(), constants.size(),
-                               threads, error, sizeof error);
+                               element_bytes, threads, error, sizeof error);
   if (!engine) return fail(error);
 
-  void* cache = mmap(nullptr, capacity * token_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (cache == MAP_FAILED) return fail("no memory for the cache");
-  int64_t state[4] = {reinterpret_cast<int64_t>(cache), capacity, 0, element_bytes};
-  for (int64_t count; std::cin >> count; state[2] += count) {
+  std::vector<char> cache(page_count * page_bytes);
+  std::vector<char*> pages;
+  for (int64_t i = 0; i < page_count; ++i) pages.push_back(cache.data() + i * page_bytes);
+  int64_t past = 0;
+  for (int64_t count; std::cin >> count; past += count) {
     std::vector<int64_t> ids(count);
     for (int64_t& id : ids) id = read<int64_t>();
     std::vector<float> logits(count * vocabulary);
-    if (forward(engine, ids.data(), count, count, state, logits.data(), vocabulary, error, sizeof error))
+    Step step{count, past, count, pages.data()};
+    if (forward(engine, ids.data(), &step, 1, logits.data(), vocabulary, error, sizeof error))
       return fail(error);
     std::fwrite(logits.data(), sizeof(float), logits.size(), stdout);
   }

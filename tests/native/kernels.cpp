@@ -1,14 +1,15 @@
 // One call of a kernel without Python: `kernels OPERATOR SCALAR... < tensors > results`. Linked against engine.so.
 //
 // Each tensor is int64 words (dtype, dimensions, sizes) and its contiguous data. The operators' scalars, in their
-// order, are words of the command line. For attention a fifth tensor holds the cache, `state` says where in it nothing
-// is known yet, and the cache follows the result.
+// order, are words of the command line. Attention is one step of one sequence: its scalars go on with the tokens held
+// before and the bytes of a number in the cache, a fourth tensor holds the cache's pages, and these follow the result.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
 
+#include "../../engines/native/engine.h"
 #include "../../engines/native/runtime.h"
 
 extern "C" {
@@ -45,11 +46,19 @@ int main(int, char** arguments) {
   } else if (name == "embedding") {
     failed = aoti_torch_cpu_packed_embedding(t[0], t[1], integer(0), integer(1), &result);
   } else if (name == "attention") {
-    t[3]->ints()[0] = reinterpret_cast<int64_t>(t[4]->data);
-    failed = aoti_torch_cpu_cached_attention(t[0], t[1], t[2], t[3], integer(0), real(1), real(2), integer(3), &result);
+    int64_t tokens = t[0]->sizes[2], past = integer(4);
+    std::vector<char*> pages;
+    for (int64_t i = 0; i < t[3]->sizes[0]; ++i) pages.push_back(t[3]->data + i * t[3]->sizes[1]);
+    std::vector<int64_t> positions, owners(tokens);
+    for (int64_t i = 0; i < tokens; ++i) positions.push_back(past + i);
+    Step step{tokens, past, tokens, pages.data()};
+    Batch batch{&step, 1, positions.data(), owners.data(), integer(5)};
+    int64_t address = reinterpret_cast<int64_t>(&batch);
+    Tensor* of = borrow(&address, 1, kInt64);
+    failed = aoti_torch_cpu_cached_attention(t[0], t[1], t[2], of, integer(0), real(1), real(2), integer(3), &result);
   }
   if (failed) return 1;
   std::fwrite(result->data, 1, bytes(result), stdout);
-  if (name == "attention") std::fwrite(t[4]->data, 1, bytes(t[4]), stdout);
+  if (name == "attention") std::fwrite(t[3]->data, 1, bytes(t[3]), stdout);
   return 0;
 }

@@ -1,0 +1,84 @@
+"""The memory that KV caches are made of: pages of one size, counted, taken from the system a slab at a time.
+
+A page belongs to one cache or is shared by several; it goes back when the last of them gives it up. Pages never move.
+"""
+
+import ctypes
+import mmap
+import threading
+from collections import Counter
+
+from engines.base import OutOfPagesError
+from engines.machine import available_memory
+
+SLAB_BYTES = 8 << 20
+"""What is asked of the system at once: large enough for huge pages, small enough for a small function's memory."""
+
+
+class PagePool:
+    """At most `most` pages of `page_bytes` each. Thread-safe."""
+
+    def __init__(self, page_bytes: int, most: int) -> None:
+        self.page_bytes = page_bytes
+        self.most = most
+        self._free: list[int] = []
+        self._shares: Counter[int] = Counter()
+        self._slabs: list[mmap.mmap] = []
+        self._mapped = 0  # pages
+        self._lock = threading.Lock()
+
+    @property
+    def used(self) -> int:
+        """Pages that some cache holds."""
+        return len(self._shares)
+
+    @property
+    def free(self) -> int:
+        """Pages that can still be taken, if the system keeps its promise."""
+        return self.most - self.used
+
+    def take(self, count: int) -> list[int]:
+        """The addresses of `count` pages, whose contents are anything. OutOfPagesError takes none."""
+        with self._lock:
+            while len(self._free) < count:
+                self._map_slab()
+            taken = [self._free.pop() for _ in range(count)]
+            self._shares.update(taken)
+            return taken
+
+    def share(self, pages: list[int]) -> None:
+        """One more cache holds each of `pages`."""
+        with self._lock:
+            self._shares.update(pages)
+
+    def shared(self, page: int) -> bool:
+        """Whether more than one cache holds `page`."""
+        return self._shares[page] > 1
+
+    def give(self, pages: list[int]) -> None:
+        """One cache less holds each of `pages`."""
+        with self._lock:
+            for page in pages:
+                if self._shares[page] == 1:
+                    del self._shares[page]
+                    self._free.append(page)
+                else:
+                    self._shares[page] -= 1
+
+    def _map_slab(self) -> None:
+        count = min(max(1, SLAB_BYTES // self.page_bytes), self.most - self._mapped)
+        if count <= 0:
+            raise OutOfPagesError(f"all {self.most} pages of the KV cache are in use")
+        size = count * self.page_bytes
+        # The kernel promises memory it does not have, and ends the whole process when the promise is called in.
+        if size > available_memory():
+            raise OutOfPagesError(f"{size} bytes for pages of the KV cache are more than there are")
+        try:
+            # Private: to the kernel shared anonymous pages are of a file, and `engines.machine` leaves files out.
+            slab = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except (OSError, OverflowError) as error:
+            raise OutOfPagesError(f"no memory for {count} pages of the KV cache") from error
+        self._slabs.append(slab)
+        self._mapped += count
+        address = ctypes.addressof(ctypes.c_char.from_buffer(slab))
+        self._free.extend(address + i * self.page_bytes for i in reversed(range(count)))
