@@ -18,7 +18,7 @@ run: $(VENV)/ready  ## start the function under Lambda's runtime client and emul
 test: $(VENV)/ready  ## the tests that need nothing but Python
 	$(BIN)/python -m pytest -m "not slow and not container"
 
-test-slow: $(VENV)/ready  ## the tests that take minutes
+test-slow: $(VENV)/ready $(VENV)/lm-eval/ready  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 check: $(VENV)/ready  ## formatter, linter, type checker
@@ -42,6 +42,14 @@ $(VENV)/ready: requirements.txt requirements-dev.txt benchmarks/requirements.txt
 	@$(BIN)/pip install --quiet --retries 1 --index-url $(CPU_WHEELS) $(TORCH) 2>/dev/null || $(BIN)/pip install --quiet $(TORCH)
 	@$(BIN)/pip install --quiet -r requirements-dev.txt
 	@$(BIN)/pip install --quiet --no-deps --upgrade --target $(RIE) aws-sam-cli==1.170.0
+	@touch $@
+
+# lm-eval, whose dependencies are many, in an environment of its own.
+$(VENV)/lm-eval/ready: requirements-lm-eval.txt
+	@echo "Setting up $(@D) (once; a minute or two) ..."
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/pip install --quiet --retries 1 --index-url $(CPU_WHEELS) $(TORCH) 2>/dev/null || $(@D)/bin/pip install --quiet $(TORCH)
+	@$(@D)/bin/pip install --quiet -r $<
 	@touch $@
 
 -include $(wildcard make/*.mk)
