@@ -34,10 +34,12 @@ from api.response_types import (
 from api.routes import HttpRequest, HttpResponse, check_key, check_route, error_response, handle
 from aws.secrets import make_keys
 from model_loader import get_model
+from server.access_log import SERVER_ROUTES, hide_what_callers_wrote
 from server.answers import GeneratedAnswer
 from server.bodies import read_body
+from server.browsers import check_caller
 from server.documentation import answered, document, error_responses, streamed
-from server.front import SERVER_ROUTES, Front
+from server.front import Front
 from server.serving import DrainingError, Serving
 from settings import Settings
 from startup.read_ahead import read_ahead
@@ -82,9 +84,11 @@ bearer = HTTPBearer(auto_error=False, description="Needed where the server has A
 
 
 async def admit(request: Request, serving: Served, _: Annotated[Any, Security(bearer)]) -> None:
-    """Every route but /health: not while draining, and with a valid key where keys are set up."""
+    """All but /health: not while draining; with a valid key where keys are set up, else from no foreign page."""
     if serving.draining:
         raise DrainingError
+    if serving.keys is None:
+        check_caller(request.headers, serving.settings.allowed_hosts)
     check_key(request.scope["path"], request.headers.get("authorization"), serving.keys)
 
 
@@ -94,8 +98,8 @@ async def body_of(request: Request, serving: Served) -> bytes:
 
 
 Body = Annotated[bytes, Depends(body_of)]
-GENERATION_ERRORS = error_responses(400, 401, 404, 405, 413, 429, 500, 503)
-READ_ERRORS = error_responses(401, 405, 500, 503)
+GENERATION_ERRORS = error_responses(400, 401, 403, 404, 405, 413, 429, 500, 503)
+READ_ERRORS = error_responses(400, 401, 403, 405, 500, 503)
 guarded = APIRouter(dependencies=[Depends(admit)])
 
 
@@ -191,6 +195,7 @@ def create_app() -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
+    hide_what_callers_wrote()
     app.add_middleware(Front)
     app.add_exception_handler(ApiError, refused)
     app.add_exception_handler(HTTPException, unrouted)

@@ -48,6 +48,8 @@ class Settings:
     """API_KEYS_MAX_AGE: seconds after which a request has the secret or parameter read again, in the background."""
     host: str = "127.0.0.1"
     """HOST: server only, `python -m server`: address to listen on; 0.0.0.0 in a container."""
+    allowed_hosts: tuple[str, ...] = ()
+    """ALLOWED_HOSTS: server only, without keys: names it may be called by beside localhost, separated by commas."""
     port: int = 8000
     """PORT: server only, `python -m server`."""
     workers: int = 1
@@ -84,11 +86,12 @@ class Settings:
             max_choices=_whole(env, "MAX_CHOICES", default.max_choices, least=1),
             max_body_bytes=_whole(env, "MAX_BODY_BYTES", default.max_body_bytes, least=1),
             gateway_timeout=_seconds(env, "GATEWAY_TIMEOUT", default.gateway_timeout),
-            api_keys=tuple(key for key in (part.strip() for part in env.get("API_KEYS", "").split(",")) if key),
+            api_keys=_several(env, "API_KEYS"),
             api_keys_secret=env.get("API_KEYS_SECRET") or default.api_keys_secret,
             api_keys_parameter=env.get("API_KEYS_PARAMETER") or default.api_keys_parameter,
             api_keys_max_age=_seconds(env, "API_KEYS_MAX_AGE", default.api_keys_max_age),
             host=env.get("HOST") or default.host,
+            allowed_hosts=tuple(name.lower() for name in _several(env, "ALLOWED_HOSTS")),
             port=_whole(env, "PORT", default.port),
             workers=_whole(env, "WORKERS", default.workers, least=1),
             concurrency=_whole(env, "CONCURRENCY", default.concurrency, least=1),
@@ -107,6 +110,10 @@ def _choice(env: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise LoadError(f"{name} is {value!r}; set it to one of {', '.join(allowed)}.")
     return value
+
+
+def _several(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in env.get(name, "").split(",") if part.strip())
 
 
 def _whole(env: Mapping[str, str], name: str, default: int, least: int = 0) -> int:

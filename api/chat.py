@@ -46,7 +46,9 @@ class ChatTemplate:
             return self._template.render(messages=messages, add_generation_prompt=True, **self._special_tokens)
         except TemplateError as error:
             raise InvalidRequestError(
-                f"The model's chat template refuses these messages: {error}", param="messages"
+                f"The model's chat template refuses these messages: {error}",
+                param="messages",
+                unquoted="The model's chat template refuses these messages.",
             ) from None
 
 

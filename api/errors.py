@@ -9,13 +9,19 @@ from typing import Any, ClassVar
 
 
 class ApiError(Exception):
-    """An error meant for the caller. `param` names the request field at fault, `code` the machine-readable reason."""
+    """An error meant for the caller. `param` names the request field at fault, `code` the machine-readable reason.
+
+    `message` may repeat what the caller wrote; `unquoted` is then the same sentence without that. `str()` of the error
+    is the unquoted one: whatever logs the exception, as Lambda's runtime client does, logs nothing of a caller's.
+    """
 
     status: ClassVar[int]
     type: ClassVar[str]
 
-    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, *, param: str | None = None, code: str | None = None, unquoted: str | None = None
+    ) -> None:
+        super().__init__(message if unquoted is None else unquoted)
         self.message = message
         self.param = param
         self.code = code
@@ -48,6 +54,13 @@ class AuthenticationError(ApiError):
         return {"www-authenticate": "Bearer"}
 
 
+class ForbiddenError(ApiError):
+    """The server answers, but not this caller."""
+
+    status = 403
+    type = "invalid_request_error"
+
+
 class NotFoundError(ApiError):
     """No such route, or no such model."""
 
@@ -62,7 +75,7 @@ class MethodNotAllowedError(ApiError):
     type = "invalid_request_error"
 
     def __init__(self, message: str, *, allow: str) -> None:
-        super().__init__(message, code="method_not_allowed")
+        super().__init__(message, code="method_not_allowed", unquoted=f"The route takes {allow}.")
         self.allow = allow
 
     @property

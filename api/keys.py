@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from api.errors import AuthenticationError
+from engines.errors import LoadError
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ class ApiKeys:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Fetches at once, and raises what `fetch` raises; `max_age` in seconds of `clock`.
+
+        LoadError for a key that no HTTP header can carry unchanged: it would never be valid.
 
         The clock is the wall's: it is right again after a process was frozen or restored from a snapshot.
         """
@@ -76,6 +79,11 @@ class ApiKeys:
 
 
 def _digests(keys: Iterable[str]) -> tuple[bytes, ...]:
+    keys = tuple(keys)
+    if not all(key.isascii() and key.isprintable() for key in keys):
+        raise LoadError(
+            "An API key holds other than printable ASCII, which no HTTP client can send; choose another key."
+        )
     return tuple(_digest(key) for key in keys)
 
 

@@ -77,6 +77,7 @@ def check_model(name: str | None, model: Model) -> None:
             f"The model {name[:100]!r} does not exist here; this server serves {model.name!r}.",
             param="model",
             code="model_not_found",
+            unquoted=f"That model does not exist here; this server serves {model.name!r}.",
         )
 
 
@@ -164,7 +165,11 @@ def _checked_ids(model: Model, ids: list[int]) -> TokenIds:
         raise _too_long(model, len(ids), "prompt")
     wrong = next((token for token in ids if not 0 <= token < size), None)
     if wrong is not None:
-        raise InvalidRequestError(f"'prompt' holds the token id {wrong}; ids go from 0 to {size - 1}.", param="prompt")
+        raise InvalidRequestError(
+            f"'prompt' holds the token id {wrong}; ids go from 0 to {size - 1}.",
+            param="prompt",
+            unquoted=f"'prompt' holds a token id beyond 0 to {size - 1}.",
+        )
     return np.array(ids, dtype=np.int64)
 
 
@@ -230,5 +235,6 @@ def _logit_bias(bias: dict[str, float], vocab_size: int) -> dict[int, float]:
             raise InvalidRequestError(
                 f"'logit_bias' names {token[:40]!r}; its keys are token ids from 0 to {vocab_size - 1}.",
                 param="logit_bias",
+                unquoted=f"'logit_bias' has a key that is no token id from 0 to {vocab_size - 1}.",
             )
     return {int(token): value for token, value in bias.items()}

@@ -85,7 +85,10 @@ def check_route(method: str, path: str) -> None:
     allowed = METHODS.get(path) or ("GET" if path.startswith(MODEL_PREFIX) else None)
     if allowed is None:
         routes = ", ".join(f"{method} {route}" for route, method in METHODS.items())
-        raise NotFoundError(f"There is no {path[:100]!r} here; the routes are {routes}.")
+        raise NotFoundError(
+            f"There is no {path[:100]!r} here; the routes are {routes}.",
+            unquoted=f"There is no such path here; the routes are {routes}.",
+        )
     if method != allowed:
         raise MethodNotAllowedError(f"{path} takes {allowed}, not {method[:20]}.", allow=allowed)
 

@@ -190,7 +190,12 @@ def _not_a_parameter(kind: type[_Strict], name: str, path: str) -> InvalidReques
 
     close = difflib.get_close_matches(name, kind.__struct_fields__, n=1)
     advice = f"did you mean '{close[0]}'?" if close else "leave it out."
-    return InvalidRequestError(f"'{path}' is not a parameter this server supports; {advice}", param=path)
+    return InvalidRequestError(
+        f"'{path}' is not a parameter this server supports; {advice}",
+        param=path,
+        code="unknown_parameter",
+        unquoted=f"A field of the request is not a parameter this server supports; {advice}",
+    )
 
 
 def _refusal(kind: type[_Strict], given: dict[str, Any], fault: str) -> InvalidRequestError:
@@ -212,11 +217,13 @@ def _refusal(kind: type[_Strict], given: dict[str, Any], fault: str) -> InvalidR
     shown = ""
     if isinstance(value, (str, int, float)) and (not path.startswith(PRIVATE) or path.endswith(".role")):
         shown = ", not " + (repr(value[:SHOWN_INPUT]) if isinstance(value, str) else json.dumps(value)[:SHOWN_INPUT])
-    return _must_be(_words(wanted) + shown, path)
+    return _must_be(_words(wanted), path, shown)
 
 
-def _must_be(wanted: str, path: str) -> InvalidRequestError:
-    return InvalidRequestError(f"'{path}' must be {wanted}.", param=path)
+def _must_be(wanted: str, path: str, shown: str = "") -> InvalidRequestError:
+    """`shown` is what to say of the value that was sent."""
+    fault = f"'{path}' must be {wanted}"
+    return InvalidRequestError(f"{fault}{shown}.", param=path, unquoted=f"{fault}.")
 
 
 def _part(whole: inspect.Type, step: str) -> inspect.Type:

@@ -60,10 +60,10 @@ def record_generation(usage: Usage, timings: Timings) -> None:
 
 
 def record_error(error: ApiError) -> None:
-    """Once per refused or failed request, by the error's type. Its message stays out: it may quote the request."""
+    """Once per refused or failed request, by the error's type, with the sentence that quotes nothing of the request."""
     kind = type(error).__name__
     outcome = "request refused" if error.status < 500 else "request failed"
-    logger.warning(outcome, error=kind, status=error.status, param=error.param, code=error.code)
+    logger.warning(outcome, error=kind, status=error.status, reason=str(error), code=error.code)
     with single_metric("errors", MetricUnit.Count, 1, namespace=NAMESPACE) as metric:
         metric.add_dimension("service", SERVICE)
         metric.add_dimension("error_type", kind)

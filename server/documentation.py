@@ -27,6 +27,7 @@ SCHEMAS = "#/components/schemas/"
 DESCRIPTIONS = {
     400: "The request cannot be served as it is",
     401: "No key, or a key that is not valid",
+    403: "Without keys: not under this name, or not from a page of this origin",
     404: "No such model",
     405: "The route takes another method",
     413: "The body is over the limit",

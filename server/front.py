@@ -11,14 +11,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import InternalError
-from api.routes import METHODS, MODEL_PREFIX, error_response
+from api.routes import error_response
 from engines.errors import LoadError
+from server.access_log import route_of
 from server.answers import send_whole
 
 logger = logging.getLogger("uvicorn.error")
-
-SERVER_ROUTES = ("/metrics", "/docs", "/openapi.json")
-"""What only the server has, beside METHODS."""
 
 
 class Front:
@@ -48,7 +46,7 @@ class Front:
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
                 serving = getattr(scope["app"].state, "serving", None)
                 if serving is not None:
-                    serving.metrics.record_response(_route(path), message["status"])
+                    serving.metrics.record_response(route_of(path), message["status"])
             await send(message)
 
         try:
@@ -72,10 +70,3 @@ def _with_plain_words(send: Send) -> Send:
         await send(message)
 
     return reported
-
-
-def _route(path: str) -> str:
-    """The path as a label: one of few, whatever clients send."""
-    if path.startswith(MODEL_PREFIX):
-        return f"{MODEL_PREFIX}{{id}}"
-    return path if path in METHODS or path in SERVER_ROUTES else "other"

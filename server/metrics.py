@@ -5,9 +5,10 @@ prometheus-client documents it; without it each process tells of itself.
 """
 
 import os
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from api.model import Model
 from api.response_types import Timings, Usage
@@ -70,6 +71,22 @@ class Metrics:
         """The figures in Prometheus' text format, of all worker processes where they share a directory."""
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self._registry)
+        for ended in _ended(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])):
+            mark_process_dead(ended)  # type: ignore[no-untyped-call]
         everyone = CollectorRegistry()
         MultiProcessCollector(everyone)  # type: ignore[no-untyped-call]
         return generate_latest(everyone)
+
+
+def _ended(directory: Path) -> set[int]:
+    """Process ids of workers that are gone and still have figures of what is under way: those that were killed."""
+    pids = {int(file.stem.rpartition("_")[2]) for file in directory.glob("gauge_live*_*.db")}
+    return {pid for pid in pids if not _lives(pid)}
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

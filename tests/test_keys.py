@@ -153,6 +153,15 @@ def test_a_secret_s_value_may_have_the_forms_people_use(text: str, keys: list[st
     assert parse_keys(text) == keys
 
 
+@pytest.mark.parametrize("key", ["ключ", "sk-é", "sk\tone", "\ud800"])
+def test_a_key_that_no_client_can_send_fails_the_start(key: str) -> None:
+    with pytest.raises(LoadError, match="other than printable ASCII") as caught:
+        make_keys(Settings(api_keys=("sk-one", key)))
+    assert key not in str(caught.value)
+    with pytest.raises(LoadError, match="other than printable ASCII"):
+        ApiKeys([], Source(key))
+
+
 def test_without_a_source_no_key_is_asked_for() -> None:
     assert make_keys(Settings()) is None
     assert make_keys(Settings.from_env({"API_KEYS": " , "})) is None

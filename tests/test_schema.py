@@ -208,15 +208,17 @@ def test_what_is_refused_is_told_why_and_is_not_documented(body: dict[str, Any],
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("field", ["temperature", "presence_penalty", "repetition_penalty", "n"])
 def test_what_is_not_a_json_number_is_refused_where_the_runtime_client_reads_it(field: str, number: float) -> None:
-    with pytest.raises(InvalidRequestError, match=f"not {json.dumps(number)}."):
+    with pytest.raises(InvalidRequestError) as caught:
         request(prompt(**{field: number}))
+    assert caught.value.message.endswith(f", not {json.dumps(number)}.")
     with pytest.raises(InvalidRequestError, match="logit_bias"):
         request(prompt(logit_bias={"5": number}))
 
 
 def test_an_integer_written_as_a_float_is_not_an_integer() -> None:
-    with pytest.raises(InvalidRequestError, match=r"'n' must be an integer between 1 and 16, not 2\.0\."):
+    with pytest.raises(InvalidRequestError) as caught:
         request(prompt(n=2.0))
+    assert caught.value.message == "'n' must be an integer between 1 and 16, not 2.0."
     with pytest.raises(InvalidRequestError, match="'prompt' must be"):
         request(prompt(prompt=[1.0]))
 

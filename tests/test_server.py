@@ -287,7 +287,7 @@ def test_a_body_over_the_limit_is_refused_before_it_is_sent(llama_directory: Pat
     with Bench(llama_directory, max_body_bytes=1000) as bench:
         host, port = bench.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
-            connection.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 20000000\r\n\r\n")
+            connection.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 20000000\r\n\r\n")
             head = connection.recv(4096)
         assert head.startswith(b"HTTP/1.1 413 ")
 
@@ -306,7 +306,9 @@ def test_a_half_sent_body_is_given_up_and_its_connection_closed(llama_directory:
     with Bench(llama_directory, body_timeout=0.2) as bench:
         host, port = bench.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
-            connection.sendall(b'POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"prompt"')
+            connection.sendall(
+                b'POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{"prompt"'
+            )
             answer = b""
             while part := connection.recv(4096):
                 answer += part
@@ -320,7 +322,7 @@ def test_a_slow_body_keeps_nobody_waiting(llama_directory: Path) -> None:
     with Bench(llama_directory, concurrency=1, queue_length=0) as bench:
         host, port = bench.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
-            head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(content)}\r\n\r\n"
+            head = f"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(content)}\r\n\r\n"
             connection.sendall(head.encode())
             for byte in content:
                 assert bench.client.get("/health").status_code == 200
@@ -336,7 +338,9 @@ def test_a_client_gone_in_the_middle_of_its_body_leaves_nothing_behind(
     with Bench(llama_directory) as bench:
         host, port = bench.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
-            connection.sendall(b'POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"prompt"')
+            connection.sendall(
+                b'POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{"prompt"'
+            )
         assert bench.complete(max_tokens=1).status_code == 200
         assert bench.serving.slots.admitted == 0
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
@@ -363,7 +367,7 @@ def test_a_dependency_that_tests_override_gives_the_model(llama_directory: Path)
 
     async def ask() -> Any:
         transport = httpx2.ASGITransport(app=app)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return (await client.get("/v1/models")).json()
 
     assert asyncio.run(ask())["data"][0]["max_model_len"] == 77

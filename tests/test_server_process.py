@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.running_server import PATIENCE, ServerProcess, free_port, wait_until
+from tests.running_server import PATIENCE, ROOT, ServerProcess, free_port, wait_until
 
 
 def uvicorn(application: str, tmp_path: Path, *options: str, **env: str) -> ServerProcess:
@@ -106,7 +109,7 @@ def test_sigterm_cuts_what_lasts_too_long_and_leaves_those_who_do_not_read(
         running = stream(server, max_tokens=600)
         parts = [next(running)]
         with closing(socket.create_connection(("127.0.0.1", server.port))) as half_sent:
-            headers = b"host: x\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n"
+            headers = b"host: localhost\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n"
             half_sent.sendall(b"POST /v1/completions HTTP/1.1\r\n" + headers)
             assert half_sent.recv(12) == b"HTTP/1.1 100"  # the body is being read
             server.process.send_signal(signal.SIGTERM)
@@ -151,6 +154,43 @@ def test_40_clients_with_prompts_of_a_megabyte_are_refused_in_little_memory(
         assert {answer.status_code for answer in answers} == {400}
         assert {answer.json()["error"]["code"] for answer in answers} == {"context_length_exceeded"}
         assert peak_memory(server.process.pid) - before < 150_000_000  # their bodies, and a few copies of some
+
+
+def test_the_access_log_holds_routes_and_nothing_a_client_wrote(llama_directory: Path, tmp_path: Path) -> None:
+    with uvicorn("tests.deterministic_app:app", tmp_path, MODEL_DIR=str(llama_directory)) as server:
+        wait_until(server.listens, "the server listens")
+        for path in ("/health?who=marker", "/v1/models/marker", "/marker?a=marker", "/v1/completions/?marker"):
+            httpx2.get(server.url + path, headers={"x-marker": "marker"}, timeout=PATIENCE)
+        httpx2.request("MARKER", f"{server.url}/health", timeout=PATIENCE)
+        wait_until(lambda: server.output.count("HTTP/1.1") == 5, "all are logged")
+        for logged in ("GET /health ", "GET /v1/models/{id} ", "GET other ", "GET /v1/completions ", "other /health "):
+            assert f'"{logged}HTTP/1.1"' in server.output
+        assert "marker" not in server.output.lower()
+
+
+WORKER = """
+import os, signal, sys
+from types import SimpleNamespace
+from server.metrics import Metrics
+metrics = Metrics(SimpleNamespace(load_ms={"total_ms": 1000.0}))
+metrics.admitted.set(float(sys.argv[1]))
+print(metrics.exposition().decode())
+if sys.argv[2] == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_was_under_way_in_a_worker_that_was_killed_is_no_longer_counted(tmp_path: Path) -> None:
+    def worker(*arguments: str) -> str:
+        env = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+        return subprocess.run(
+            [sys.executable, "-c", WORKER, *arguments], cwd=ROOT, env=env, capture_output=True, text=True
+        ).stdout
+
+    worker("3", "killed")
+    figures = worker("2", "lives")
+    assert "causal_lm_admitted 2.0" in figures
+    assert "causal_lm_loads_total 2.0" in figures
 
 
 def peak_memory(pid: int) -> int:

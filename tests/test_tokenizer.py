@@ -153,8 +153,10 @@ def test_templates_find_what_the_library_gives_them(tmp_path: Path) -> None:
 
 
 def test_a_template_s_own_refusal_reaches_the_caller() -> None:
-    with pytest.raises(InvalidRequestError, match="no x, please"):
+    with pytest.raises(InvalidRequestError) as caught:
         ChatTemplate(FEATURES, {"bos_token": ""}).render([{"role": "x", "content": ""}])
+    assert caught.value.message == "The model's chat template refuses these messages: no x, please"
+    assert str(caught.value) == "The model's chat template refuses these messages."  # what a log may show
 
 
 @pytest.mark.parametrize("attack", ["{{ ''.__class__.__mro__ }}", "{% set _ = messages.append(1) %}"])
