@@ -19,7 +19,7 @@ from tests.running_server import ROOT, ServerProcess, free_port, wait_until
 
 pytestmark = pytest.mark.slow
 
-PYTHON = ROOT / ".venv" / "lm-eval" / "bin" / "python"
+ENVIRONMENT = ROOT / ".venv" / "lm-eval"
 DEMO = ROOT / "models" / "demo"
 BEST = next(level for level in artifact.levels_here() if artifact.LEVEL_FLAGS[level] <= artifact.cpu_flags())
 STORIES = 10
@@ -104,7 +104,17 @@ def write_tasks(directory: Path) -> list[str]:
 def evaluate(directory: Path, tasks: list[str], model: str, arguments: str, name: str) -> Figures:
     """Run lm-eval on the tasks in `directory`."""
     out = directory / name
-    command = [str(PYTHON), "-m", "lm_eval", "--model", model, "--model_args", arguments, "--tasks", ",".join(tasks)]
+    command = [
+        str(ENVIRONMENT / "bin" / "python"),
+        "-m",
+        "lm_eval",
+        "--model",
+        model,
+        "--model_args",
+        arguments,
+        "--tasks",
+        ",".join(tasks),
+    ]
     files = ["--device", "cpu", "--include_path", str(directory), "--output_path", str(out), "--log_samples"]
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(directory / "cache")}
     run = subprocess.run(
@@ -132,7 +142,7 @@ def lines(out: Path, task: str) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not PYTHON.exists():
+    if not (ENVIRONMENT / "ready").exists():
         pytest.skip("lm-eval is not installed: make test-slow does it")
     return tmp_path_factory.mktemp("lm-eval")
 
