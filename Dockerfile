@@ -105,4 +105,4 @@ RUN if [ "${MODEL}" != none ]; then python3 -c 'import handler' && rm -rf /tmp/*
 # up root before anything else is imported, so the model runs as nobody wherever the image is started.
 # Another command, the same image: docker run -p 8080:8080 -e HOST=0.0.0.0 -e PORT=8080 IMAGE server
 ENTRYPOINT ["python3", "-m", "aws.entry"]
-CMD ["awslambdaric", "handler.lambda_handler"]
+CMD ["aws.runtime", "handler.lambda_handler"]

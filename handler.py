@@ -18,21 +18,42 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from typing import Any
 
 from api.errors import ApiError, InternalError, InvalidRequestError
-from api.routes import error_response, handle
+from api.routes import (
+    STREAM_HEADERS,
+    EventStream,
+    HttpResponse,
+    error_response,
+    event_stream,
+    handle_streaming,
+    server_sent_event,
+)
 from api.schema import ChatRequest, CompletionRequest, validate
 from api.service import Service
 from aws import snapstart
-from aws.events import BatchEvent, DirectEvent, HttpEvent, ScheduledEvent, parse_event, shape_response
+from aws.events import (
+    BatchEvent,
+    DirectEvent,
+    HttpEvent,
+    ScheduledEvent,
+    Source,
+    parse_event,
+    shape_response,
+    shape_stream,
+)
 from aws.observability import logger, make_tracer, record_error, record_generation, record_load, record_restore
 from aws.secrets import make_keys
+from aws.streaming import StreamedAnswer
 from model_loader import get_model
 
 MAX_RESPONSE_BYTES = 6_000_000
-"""A little under the 6 MiB that Lambda takes back; past them the runtime client exits and the next call loads again."""
+"""A little under the 6 MiB that Lambda takes back in one piece."""
+MAX_STREAM_BYTES = 200_000_000
+"""What Lambda streams."""
 
 KEYS = make_keys(SETTINGS)
 MODEL = get_model(SETTINGS)
@@ -44,12 +65,11 @@ _invoked = False
 
 
 @logger.inject_lambda_context(clear_state=True)
-def lambda_handler(event: Any, context: Any) -> Mapping[str, Any]:
+def lambda_handler(event: Any, context: Any) -> Mapping[str, Any] | StreamedAnswer:
     """Answer one event. An HTTP caller gets a response whatever happens; a direct caller's errors are raised."""
     global _invoked
     first, _invoked = not _invoked, True
     request = None
-    failure: ApiError
     try:
         request = parse_event(event)
         if isinstance(request, ScheduledEvent):
@@ -57,40 +77,38 @@ def lambda_handler(event: Any, context: Any) -> Mapping[str, Any]:
         with SUBSEGMENT("generate"):
             if isinstance(request, BatchEvent):
                 return _batch(request, context)
-            result = _direct(request, context) if isinstance(request, DirectEvent) else _http(request, context, first)
-        if len(json.dumps(result)) > MAX_RESPONSE_BYTES:
-            raise InvalidRequestError("The answer is over Lambda's 6 MB; ask for fewer tokens, choices or logprobs.")
-        if SETTINGS.log_prompts:
-            # Of an HTTP event the body only: its headers hold the caller's key.
-            sent = request.request.body.decode(errors="replace") if isinstance(request, HttpEvent) else event
-            logger.info("prompt and completion", request=sent, response=result)
-        return result
-    except ApiError as error:
-        failure = error
-    except Exception:
-        logger.exception("unexpected error")
-        failure = InternalError.logged_under(context.aws_request_id)
-    record_error(failure)
+            return _direct(request, context) if isinstance(request, DirectEvent) else _http(request, context, first)
+    except Exception as error:
+        failure = _failure(error, context)
     if isinstance(request, HttpEvent):
-        return shape_response(error_response(failure), request.source)
+        return _shaped(error_response(failure), request.source)
     raise failure.with_traceback(None)
 
 
-def _direct(event: DirectEvent, context: Any) -> Mapping[str, Any]:
-    """The body of a completion or a chat completion, for the body of its request."""
-    request = validate(ChatRequest, event.body) if "messages" in event.body else validate(CompletionRequest, event.body)
+def _direct(event: DirectEvent, context: Any) -> Mapping[str, Any] | StreamedAnswer:
+    """The body of a completion or a chat completion for the body of its request, or the events of a stream."""
+    request = _parse(event.body)
+    job = SERVICE.prepare(request)
     if request.stream:
-        raise InvalidRequestError("'stream' needs an HTTP request; a direct invocation answers whole.", param="stream")
-    return SERVICE.respond(SERVICE.prepare(request), _deadline(context))
+        stream = event_stream(SERVICE, job, _deadline(context))
+        return StreamedAnswer(STREAM_HEADERS["content-type"], _guarded(stream.events, event.body, context))
+    answer = SERVICE.respond(job, _deadline(context))
+    _check_size(answer, MAX_RESPONSE_BYTES)
+    _log_prompt(event.body, answer)
+    return answer
 
 
 def _batch(event: BatchEvent, context: Any) -> Mapping[str, Any]:
     """The messages that SQS is to deliver again; the answers go to the results queue."""
     from aws import batch  # not before it is needed: it imports boto3
 
-    return batch.process(
-        event.event, context, lambda body: _direct(DirectEvent(body), context), SETTINGS.results_queue_url
-    )
+    def answer(body: Any) -> Mapping[str, Any]:
+        request = _parse(body)
+        if request.stream:
+            raise InvalidRequestError("'stream' is not for a batch; its answers go to a queue whole.", param="stream")
+        return SERVICE.respond(SERVICE.prepare(request), _deadline(context))
+
+    return batch.process(event.event, context, answer, SETTINGS.results_queue_url)
 
 
 def _restored() -> None:
@@ -103,15 +121,87 @@ def _restored() -> None:
     record_restore()
 
 
-def _http(event: HttpEvent, context: Any, first: bool) -> Mapping[str, Any]:
+def _http(event: HttpEvent, context: Any, first: bool) -> Mapping[str, Any] | StreamedAnswer:
     """The HTTP response in the shape its front door reads."""
+    streams = event.source in SETTINGS.streaming_doors
     deadline = _deadline(context)
-    if event.source in ("rest-api", "http-api"):
+    if event.source in ("rest-api", "http-api") and not streams:
         # The gateway's clock also ran while this environment started for its request.
         waited = MODEL.load_ms["total_ms"] / 1000 if first and _started_on_demand() else 0.0
         deadline = min(deadline, time.monotonic() + SETTINGS.gateway_timeout - waited)
-    response = handle(event.request, SERVICE, max_body_bytes=SETTINGS.max_body_bytes, deadline=deadline, keys=KEYS)
-    return shape_response(response, event.source)
+    asked = event.request.body.decode(errors="replace")  # the log may not have the headers: they hold the caller's key
+    response = handle_streaming(
+        event.request, SERVICE, max_body_bytes=SETTINGS.max_body_bytes, deadline=deadline, keys=KEYS
+    )
+    if isinstance(response, EventStream):
+        if streams:
+            return shape_stream(200, STREAM_HEADERS, _guarded(response.events, asked, context))
+        response = response.whole()
+    whole = shape_response(response, event.source)
+    _check_size(whole, MAX_STREAM_BYTES if streams else MAX_RESPONSE_BYTES)
+    _log_prompt(asked, whole)
+    return _shaped(response, event.source)
+
+
+def _shaped(response: HttpResponse, source: Source) -> Mapping[str, Any] | StreamedAnswer:
+    """A whole response as its front door reads it: one that is set up to stream expects a stream always."""
+    if source in SETTINGS.streaming_doors:
+        return shape_stream(response.status, response.headers, _one(response.body))
+    return shape_response(response, source)
+
+
+def _one(body: bytes) -> Generator[bytes]:
+    yield body
+
+
+def _guarded(events: Generator[bytes], asked: Any, context: Any) -> Generator[bytes]:
+    """`events` with what a whole answer gets, too: its size limit, its log, its error, which is the last event."""
+    size, sent = 0, []
+    try:
+        with closing(events), SUBSEGMENT("stream"):
+            for event in events:
+                size += len(event)
+                if size > MAX_STREAM_BYTES:
+                    raise _too_large(MAX_STREAM_BYTES)
+                if SETTINGS.log_prompts:
+                    sent.append(event)
+                yield event
+    except Exception as error:
+        failure = _failure(error, context)
+        yield server_sent_event(failure.envelope())
+        raise failure.with_traceback(None) from None
+    _log_prompt(asked, b"".join(sent).decode())
+
+
+def _failure(error: Exception, context: Any) -> ApiError:
+    """What the caller is told of `error`, once it is logged and counted."""
+    if isinstance(error, ApiError):
+        failure = error
+    else:
+        logger.exception("unexpected error")
+        failure = InternalError.logged_under(context.aws_request_id)
+    record_error(failure)
+    return failure
+
+
+def _parse(body: Any) -> ChatRequest | CompletionRequest:
+    return validate(ChatRequest, body) if "messages" in body else validate(CompletionRequest, body)
+
+
+def _check_size(answer: Mapping[str, Any], limit: int) -> None:
+    if len(json.dumps(answer)) > limit:
+        raise _too_large(limit)
+
+
+def _too_large(limit: int) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"The answer is over Lambda's {limit // 1_000_000} MB; ask for fewer tokens, choices or logprobs."
+    )
+
+
+def _log_prompt(asked: Any, answer: Any) -> None:
+    if SETTINGS.log_prompts:
+        logger.info("prompt and completion", request=asked, response=answer)
 
 
 def _deadline(context: Any) -> float:

@@ -38,6 +38,8 @@ class Settings:
     """MAX_BODY_BYTES: largest request body accepted, bytes."""
     gateway_timeout: float = 29.0
     """GATEWAY_TIMEOUT: seconds API Gateway waits for an answer before it gives up on the function."""
+    streaming_doors: tuple[str, ...] = ()
+    """STREAMING_DOORS: front doors set up to stream, of function-url and rest-api, separated by commas."""
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     """API_KEYS: keys that clients may use, separated by commas; without any source of keys none is asked for."""
     api_keys_secret: str = ""
@@ -86,6 +88,7 @@ class Settings:
             max_choices=_whole(env, "MAX_CHOICES", default.max_choices, least=1),
             max_body_bytes=_whole(env, "MAX_BODY_BYTES", default.max_body_bytes, least=1),
             gateway_timeout=_seconds(env, "GATEWAY_TIMEOUT", default.gateway_timeout),
+            streaming_doors=_subset(env, "STREAMING_DOORS", ("function-url", "rest-api")),
             api_keys=_several(env, "API_KEYS"),
             api_keys_secret=env.get("API_KEYS_SECRET") or default.api_keys_secret,
             api_keys_parameter=env.get("API_KEYS_PARAMETER") or default.api_keys_parameter,
@@ -114,6 +117,14 @@ def _choice(env: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> str:
 
 def _several(env: Mapping[str, str], name: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in env.get(name, "").split(",") if part.strip())
+
+
+def _subset(env: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
+    values = _several(env, name)
+    for value in values:
+        if value not in allowed:
+            raise LoadError(f"{name} has {value!r}; set it to any of {', '.join(allowed)}, separated by commas.")
+    return values
 
 
 def _whole(env: Mapping[str, str], name: str, default: int, least: int = 0) -> int:

@@ -4,7 +4,8 @@ Both entry points answer through this module, so that their bodies are the same 
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from api.errors import (
 )
 from api.keys import ApiKeys
 from api.model import Model
-from api.preparation import check_model
+from api.preparation import Job, check_model
 from api.response_types import Health, ModelList, ModelObject, Readiness
 from api.responses import server_timing
 from api.schema import ChatRequest, CompletionRequest, parse_json, validate
@@ -64,6 +65,18 @@ class HttpResponse:
     headers: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class EventStream:
+    """A response of server-sent events (status 200, STREAM_HEADERS) that are made while they are read."""
+
+    events: Generator[bytes]
+    """Empty where a token made nothing visible. Closing it ends the generation."""
+
+    def whole(self) -> HttpResponse:
+        """All of it at once."""
+        return HttpResponse(200, b"".join(self.events), STREAM_HEADERS)
+
+
 def handle(
     request: HttpRequest,
     service: Service,
@@ -73,6 +86,19 @@ def handle(
     keys: ApiKeys | None = None,
 ) -> HttpResponse:
     """Answer one request whole. Raises ApiError, for `error_response`. `deadline` as in `generate`."""
+    response = handle_streaming(request, service, max_body_bytes=max_body_bytes, deadline=deadline, keys=keys)
+    return response.whole() if isinstance(response, EventStream) else response
+
+
+def handle_streaming(
+    request: HttpRequest,
+    service: Service,
+    *,
+    max_body_bytes: int,
+    deadline: Deadline | float | None,
+    keys: ApiKeys | None = None,
+) -> HttpResponse | EventStream:
+    """As `handle`, but a stream that was asked for comes as one."""
     check_route(request.method, request.path)
     check_key(request.path, request.headers.get("authorization"), keys)
     if request.path in REQUEST_KINDS:
@@ -137,17 +163,31 @@ def server_sent_event(data: Mapping[str, Any] | None) -> bytes:
     return b"data: " + (b"[DONE]" if data is None else encode(data)) + b"\n\n"
 
 
+def event_stream(service: Service, job: Job, deadline: Deadline | float | None) -> EventStream:
+    """The answer as events, the last of them [DONE]. What can fail before the first one is there, raises here."""
+    events = _events(service, job, deadline)
+    return EventStream(_after(next(events), events))
+
+
+def _events(service: Service, job: Job, deadline: Deadline | float | None) -> Generator[bytes]:
+    with closing(service.stream(job, deadline)) as parts:
+        for part in parts:
+            yield b"" if part is None else server_sent_event(part)
+    yield server_sent_event(None)
+
+
+def _after(first: bytes, rest: Generator[bytes]) -> Generator[bytes]:
+    with closing(rest):
+        yield first
+        yield from rest
+
+
 def _generate(
     request: HttpRequest, service: Service, max_body_bytes: int, deadline: Deadline | float | None
-) -> HttpResponse:
+) -> HttpResponse | EventStream:
     parsed = parse_request(request.path, request.body, max_body_bytes)
     job = service.prepare(parsed)
-    if not parsed.stream:
-        return json_response(service.respond(job, deadline))
-    parts: Iterable[Mapping[str, Any] | None] = service.stream(job, deadline)
-    events = [server_sent_event(part) for part in parts if part is not None]
-    body = b"".join([*events, server_sent_event(None)])
-    return HttpResponse(200, body, STREAM_HEADERS)
+    return event_stream(service, job, deadline) if parsed.stream else json_response(service.respond(job, deadline))
 
 
 def _read(path: str, model: Model) -> Health | Readiness | ModelList | ModelObject:

@@ -7,7 +7,7 @@ Runs the token loop once per choice and words the answer with `responses.py`; wh
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from api.errors import ServiceUnavailableError
@@ -68,7 +68,7 @@ class Service:
         kind = "chat.completion" if isinstance(request, ChatRequest) else "text_completion"
         return {**self._heading(kind), "choices": choices, "usage": usage, "timings": timings}
 
-    def stream(self, job: Job, deadline: Deadline | float | None = None) -> Iterator[Answer | None]:
+    def stream(self, job: Job, deadline: Deadline | float | None = None) -> Generator[Answer | None]:
         """The answer in parts: one step per token, None where a token made nothing visible yet.
 
         Closing the iterator stops the generation. The parts' texts, joined, are the text that `respond` gives.

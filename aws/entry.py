@@ -1,7 +1,7 @@
 """The image's first process: give up root, then become the module named on the command line.
 
 Lambda starts the image as a user without rights; plain Docker and `sam local` start it as root. Knows nothing of
-what it starts: `python -m aws.entry awslambdaric handler.lambda_handler`, or `server`.
+what it starts: `python -m aws.entry aws.runtime handler.lambda_handler`, or `server`.
 """
 
 import os
@@ -27,7 +27,7 @@ def give_up_root() -> None:
 def main() -> None:
     """Run `sys.argv[1]` as a module, with the arguments after it."""
     if len(sys.argv) < 2:
-        sys.exit("Nothing to run: name a module, for example `awslambdaric handler.lambda_handler`.")
+        sys.exit("Nothing to run: name a module, for example `aws.runtime handler.lambda_handler`.")
     give_up_root()
     sys.argv = sys.argv[1:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

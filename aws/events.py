@@ -7,13 +7,16 @@ warm.
 
 import base64
 import binascii
-from collections.abc import Mapping
+import json
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import unquote
 
 from api.errors import InvalidRequestError
 from api.routes import HttpRequest, HttpResponse
+from aws.streaming import StreamedAnswer
 
 Source = Literal["rest-api", "http-api", "function-url", "alb", "alb-multi"]
 
@@ -83,6 +86,18 @@ def shape_response(response: HttpResponse, source: Source) -> dict[str, Any]:
     else:
         shaped["headers"] = dict(response.headers)
     return shaped
+
+
+def shape_stream(status: int, headers: Mapping[str, str], body: Generator[bytes]) -> StreamedAnswer:
+    """A streamed response as Function URLs and REST APIs read it: the head in JSON, eight NULs, the body."""
+
+    def parts() -> Generator[bytes]:
+        with closing(body):
+            yield json.dumps({"statusCode": status, "headers": dict(headers)}).encode()
+            yield bytes(8)
+            yield from body
+
+    return StreamedAnswer("application/vnd.awslambda.http-integration-response", parts())
 
 
 def _http_v1(event: dict[str, Any], context: dict[str, Any]) -> HttpEvent:

@@ -23,8 +23,8 @@ SERVER_SETTING_NAMES = (
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the developer's shell reaches a test."""
-    others = ("MAX_CHOICES", "GATEWAY_TIMEOUT", "LOG_PROMPTS", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", *SERVER_SETTING_NAMES)
-    for name in (*SETTING_NAMES, *others):
+    others = ("MAX_CHOICES", "GATEWAY_TIMEOUT", "STREAMING_DOORS", "LOG_PROMPTS", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
+    for name in (*SETTING_NAMES, *SERVER_SETTING_NAMES, *others):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -69,7 +69,7 @@ def started(options: Sequence[str], command: Sequence[str]) -> Iterator[Containe
 def function(*options: str) -> Iterator[Container]:
     """The image as a function, under Lambda's restrictions, with the emulator mounted into it."""
     mount = ["--volume", f"{EMULATOR}:/emulator:ro", "--entrypoint", "/emulator"]
-    command = ["python3", "-m", "aws.entry", "awslambdaric", "handler.lambda_handler"]
+    command = ["python3", "-m", "aws.entry", "aws.runtime", "handler.lambda_handler"]
     with started([*LIKE_LAMBDA, *mount, *options], command) as container:
         container.wait_for("exec 'python3'")
         yield container

@@ -32,7 +32,7 @@ def test_answers_under_lambdas_restrictions_and_loads_once(lambda_container: Con
 def test_the_model_runs_without_root_and_without_shared_memory(lambda_container: Container) -> None:
     lambda_container.invoke(DIRECT)
     status = lambda_container.run(
-        "sh", "-c", "for p in /proc/[0-9]*; do grep -qa ^python3.*awslambdaric $p/cmdline && cat $p/status; done; true"
+        "sh", "-c", "for p in /proc/[0-9]*; do grep -qa ^python3.*aws.runtime $p/cmdline && cat $p/status; done; true"
     )
     users = [line.split()[1:] for line in status.splitlines() if line.startswith(("Uid:", "Gid:", "Groups:"))]
     assert users == [["65534"] * 4, ["65534"] * 4, []]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import model_loader
+from api.errors import InvalidRequestError
 from aws import batch
 from engines.errors import LoadError
 from settings import Settings
@@ -40,6 +41,27 @@ def test_a_batch_is_answered_into_the_results_queue_and_bad_messages_go_back(
     assert failed(handler.lambda_handler(event, CONTEXT)) == ["1"]
     (result,) = results(queue)
     assert result["response"]["usage"]["completion_tokens"] == 4
+
+
+def test_a_message_of_a_batch_cannot_ask_for_a_stream(
+    handler: Any, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handler, "SETTINGS", Settings(results_queue_url=queue))
+    event = sqs_event('{"prompt": "Once", "max_tokens": 4, "stream": true}', '{"prompt": "Once", "max_tokens": 4}')
+    assert failed(handler.lambda_handler(event, CONTEXT)) == ["0"]
+
+
+def test_a_stream_ends_with_an_error_at_the_size_that_lambda_streams(
+    handler: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handler, "MAX_STREAM_BYTES", 2_000)
+    request = {"prompt": "Once", "max_tokens": 50, "ignore_eos": True, "stream": True}
+    sent = []
+    with pytest.raises(InvalidRequestError, match="is over Lambda's"):
+        sent.extend(handler.lambda_handler(request, CONTEXT).parts)
+    *_, last = sent
+    assert json.loads(last.removeprefix(b"data: "))["error"]["message"].startswith("The answer is over Lambda's")
+    assert sum(map(len, sent[:-1])) <= 2_000
 
 
 def test_after_a_restore_the_next_answer_is_a_cold_one_and_clients_are_new(

@@ -141,6 +141,11 @@ def test_a_failed_load_leaves_nothing_behind(
     ("name", "value", "message"),
     [
         ("DTYPE", "int3", "DTYPE is 'int3'; set it to one of auto, float32, bfloat16, float16."),
+        (
+            "STREAMING_DOORS",
+            "rest-api, http-api",
+            "STREAMING_DOORS has 'http-api'; set it to any of function-url, rest-api, separated by commas.",
+        ),
         ("THREADS", "-1", "THREADS is '-1'; set it to a whole number of at least 0."),
         ("MAX_BODY_BYTES", "0", "MAX_BODY_BYTES is '0'; set it to a whole number of at least 1."),
         ("GATEWAY_TIMEOUT", "soon", "GATEWAY_TIMEOUT is 'soon'; set it to a positive number of seconds."),

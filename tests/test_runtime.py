@@ -1,13 +1,13 @@
 """aws/runtime.py in a process of its own, against a Runtime API on a loopback socket."""
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.gate import Gate
 from tests.runtime_api import Conduct, Ending, FaultyRuntimeApi
 from tools.local_function import LocalFunction
 
@@ -33,22 +33,10 @@ def function(running: LocalFunction, api: FaultyRuntimeApi) -> LocalFunction:
     return running
 
 
-class Gate:
-    """A pipe that lets parts of a stream be made one by one."""
-
-    def __init__(self, path: Path) -> None:
-        os.mkfifo(path)
-        self.path = str(path)
-        self._pipe = os.open(path, os.O_RDWR)
-
-    def open(self, parts: int = 1) -> None:
-        """Let so many parts be made."""
-        os.write(self._pipe, b"." * parts)
-
-
 @pytest.fixture
-def gate(tmp_path: Path) -> Gate:
-    return Gate(tmp_path / "gate")
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    with Gate(tmp_path / "gate") as gate:
+        yield gate
 
 
 def lives(function: LocalFunction, api: FaultyRuntimeApi) -> dict[str, object]:

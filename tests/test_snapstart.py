@@ -111,7 +111,7 @@ def test_the_runtime_client_runs_the_hooks_after_a_restore(
     address, api = runtime_api
     (tmp_path / "snap_handler.py").write_text(HANDLER)
     process = subprocess.Popen(
-        [sys.executable, "-m", "awslambdaric", "snap_handler.handler"],
+        [sys.executable, "-m", "aws.runtime", "snap_handler.handler"],
         cwd=ROOT,
         env={
             **os.environ,

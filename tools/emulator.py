@@ -24,7 +24,7 @@ from tools.output import STOP_SECONDS, Lines
 
 ROOT = Path(__file__).resolve().parent.parent
 BINARIES = ROOT / ".venv" / "aws-sam-cli" / "samcli" / "local" / "rapid"
-RUNTIME_CLIENT = (sys.executable, "-m", "awslambdaric", "handler.lambda_handler")
+RUNTIME_CLIENT = (sys.executable, "-m", "aws.runtime", "handler.lambda_handler")
 PATH = "/2015-03-31/functions/function/invocations"
 
 LISTEN_SECONDS = 10.0

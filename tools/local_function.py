@@ -12,18 +12,16 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from tools.emulator import DIE_WITH_PARENT, ROOT
+from tools.emulator import DIE_WITH_PARENT, ROOT, RUNTIME_CLIENT
 from tools.output import STOP_SECONDS, Lines
 from tools.runtime_api import Answer, RuntimeApi
-
-STREAMING_CLIENT = (sys.executable, "-m", "aws.runtime", "handler.lambda_handler")
 
 
 class LocalFunction:
     """One execution environment. A context manager: entering starts the function process, leaving stops it."""
 
     def __init__(
-        self, env: Mapping[str, str], command: Sequence[str] = STREAMING_CLIENT, api: RuntimeApi | None = None
+        self, env: Mapping[str, str], command: Sequence[str] = RUNTIME_CLIENT, api: RuntimeApi | None = None
     ) -> None:
         """`env` is added to this process's environment; `command` is the function process."""
         self._env = {**os.environ, **env}

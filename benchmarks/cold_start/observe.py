@@ -25,7 +25,7 @@ def find_process(token: str) -> Path | None:
             command = (process / "cmdline").read_bytes()
         except OSError:
             continue
-        if f"{TOKEN}={token}".encode() in environment and b"awslambdaric" in command and b"-rie" not in command:
+        if f"{TOKEN}={token}".encode() in environment and b"lambda_handler" in command and b"-rie" not in command:
             return process
     return None
 
