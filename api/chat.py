@@ -1,8 +1,9 @@
 """Messages to a prompt, with the checkpoint's own Jinja chat template in a sandbox.
 
 The environment is the one transformers gives templates (immutable sandbox, loop controls, `raise_exception`,
-`strftime_now`, `tojson`), so a template renders here as `AutoTokenizer.apply_chat_template` renders it; a test
-compares them. Jinja is imported when the first chat arrives: a completion does not need it.
+`strftime_now`, `tojson`), so a template renders here as `AutoTokenizer.apply_chat_template` renders it; a test compares
+them. Beyond that it has bounds on time and size. Jinja is imported when the first chat arrives: a completion does not
+need it.
 """
 
 import json
@@ -28,9 +29,10 @@ class ChatTemplate:
     @cached_property
     def _template(self) -> "Template":
         from jinja2.ext import loopcontrols
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-        environment = ImmutableSandboxedEnvironment(
+        from api.template_bounds import BoundedEnvironment
+
+        environment = BoundedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _generation_tag()]
         )
         environment.filters["tojson"] = _tojson
@@ -39,12 +41,20 @@ class ChatTemplate:
         return environment.from_string(self._source)
 
     def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        """The prompt that asks for the assistant's next turn. InvalidRequestError when the template refuses."""
+        """The prompt that asks for the assistant's next turn.
+
+        InvalidRequestError when the template refuses, or when it takes too long or makes too much of these messages.
+        """
         from jinja2 import TemplateError
 
+        from api.template_bounds import bounded, joined
+
         try:
-            return self._template.render(messages=messages, add_generation_prompt=True, **self._special_tokens)
-        except TemplateError as error:
+            with bounded():
+                return joined(
+                    self._template.generate(messages=messages, add_generation_prompt=True, **self._special_tokens)
+                )
+        except (TemplateError, RecursionError, MemoryError) as error:
             raise InvalidRequestError(
                 f"The model's chat template refuses these messages: {error}",
                 param="messages",

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models
 from transformers import AutoTokenizer
 
+from api import template_bounds
 from api.chat import ChatTemplate, load_chat_template
 from api.errors import InvalidRequestError
 from api.model import Model
@@ -163,6 +164,39 @@ def test_a_template_s_own_refusal_reaches_the_caller() -> None:
 def test_templates_run_in_a_sandbox(attack: str) -> None:
     with pytest.raises(InvalidRequestError, match="refuses"):
         ChatTemplate(attack, {}).render([{"role": "user", "content": "x"}])
+
+
+ENDLESS = {
+    "a product": '{{ "x" * 10**10 }}',
+    "a power": "{{ 9**9**9 }}",
+    "doubling": '{% set ns = namespace(x="xy") %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}',
+    "doubling by ~": '{% set ns = namespace(x="xy") %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}',
+    "a list": "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+    "a width": '{{ "x".ljust(10**10) }}',
+    "a filter's width": '{{ "x"|center(10000000000) }}',
+    "output": '{% set x = "x" * 10**6 %}{% for i in range(99999) %}{{ x }}{% endfor %}',
+    "a block": '{% set x = "x" * 10**6 %}{% set y %}{% for i in range(99999) %}{{ x }}{% endfor %}{% endset %}',
+    "loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "loops over messages": "{% for a in m %}" * 9 + "{% endfor %}" * 9,
+    "recursion": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_template_can_neither_run_nor_grow_without_end(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_bounds, "SECONDS", 0.5)
+    template = ChatTemplate("{% set m = messages * 20 %}" + ENDLESS[name], {})
+    with pytest.raises(InvalidRequestError, match="refuses these messages"):
+        template.render([{"role": "user", "content": "x"}])
+
+
+def test_a_megabyte_of_messages_is_within_a_template_s_bounds() -> None:
+    template = load_chat_template(DEMO, {})
+    assert template is not None
+    few = [{"role": role, "content": "x" * 500_000} for role in ("user", "assistant", "user")]
+    many = [{"role": role, "content": "x" * 5} for role in ("user", "assistant")] * 10_000 + few[:1]
+    for messages in (few, many):
+        assert len(template.render(messages)) > sum(len(message["content"]) for message in messages)
 
 
 def test_templates_are_found_where_older_checkpoints_keep_them(tmp_path: Path) -> None:
