@@ -26,8 +26,8 @@ start-lambda: $(VENV)/sam/ready  ## Lambda's Invoke API in front of the image, o
 # The linters judge only what the default parameters switch on, so they see a second copy with the rest switched on.
 lint-template: $(VENV)/sam/ready $(VENV)/checkov/ready  ## validate and lint template.yaml and the Dockerfile
 	@mkdir -p build
-	@sed -e '/^  Api:/,/Default/s/Default: http/Default: rest/' -e '/^  Batch:/,/Default/s/Default: none/Default: sqs/' \
-		-e '/^  FunctionUrl:/,/Default/s/Default: none/Default: buffered/' template.yaml >$(TEMPLATE_VARIANT)
+	@sed -e '/^  Api:/,/Default/s/Default: http/Default: rest-streaming/' -e '/^  Batch:/,/Default/s/Default: none/Default: sqs/' \
+		-e '/^  FunctionUrl:/,/Default/s/Default: none/Default: streaming/' template.yaml >$(TEMPLATE_VARIANT)
 	$(SAM) validate --lint
 	$(VENV)/sam/bin/cfn-lint template.yaml $(TEMPLATE_VARIANT)
 	$(VENV)/checkov/bin/checkov --quiet --compact --skip-download --file template.yaml $(TEMPLATE_VARIANT) Dockerfile

@@ -37,9 +37,14 @@ def evaluate(expression: Any, values: dict[str, str]) -> Any:
         return str(expression)
     ((function, operand),) = expression.items()
     if function == "Ref":
-        return values[operand]
+        return None if operand == "AWS::NoValue" else values[operand]
+    if function == "Fn::Sub":
+        return operand
     if function == "Condition":
         return evaluate(TEMPLATE["Conditions"][operand], values)
+    if function == "Fn::If":
+        condition, so, otherwise = operand
+        return evaluate(so if evaluate({"Condition": condition}, values) else otherwise, values)
     operands = [evaluate(part, values) for part in operand]
     if function == "Fn::Equals":
         return operands[0] == operands[1]
@@ -92,6 +97,27 @@ def test_no_front_door_is_open_unless_the_parameter_says_so_in_words() -> None:
     assert (iam, keys) == ("AWS_IAM", "API_KEYS")
     assert "anyone-on-the-internet" in nothing
     assert not evaluate({"Condition": "HasUnsignedUrl"}, by_default | {"FunctionUrl": "buffered"})
+
+
+@pytest.mark.parametrize("api", PARAMETERS["Api"]["AllowedValues"])
+@pytest.mark.parametrize("url", PARAMETERS["FunctionUrl"]["AllowedValues"])
+def test_the_function_is_told_which_of_its_doors_stream(api: str, url: str) -> None:
+    chosen = {name: str(parameter["Default"]) for name, parameter in PARAMETERS.items()}
+    chosen |= {"Api": api, "FunctionUrl": url}
+    resources = TEMPLATE["Resources"]
+    doors = []
+    if evaluate(resources["Url"]["Properties"]["InvokeMode"], chosen) == "RESPONSE_STREAM":
+        doors.append("function-url")
+    rest = resources["RestApi"]["Properties"]["DefinitionBody"]["paths"]["/{proxy+}"]["x-amazon-apigateway-any-method"]
+    integration = rest["x-amazon-apigateway-integration"]
+    if evaluate(integration["responseTransferMode"], chosen) == "STREAM":
+        doors.append("rest-api")
+        assert evaluate(integration["timeoutInMillis"], chosen) == "900000"
+        assert "/2021-11-15/" in evaluate(integration["uri"], chosen)
+        assert evaluate(integration["uri"], chosen).endswith("/response-streaming-invocations")
+    told = resources["CausalLM"]["Properties"]["Environment"]["Variables"]["STREAMING_DOORS"]
+    assert (evaluate(told, chosen) or "") == ",".join(doors)
+    assert ("function-url" in doors, "rest-api" in doors) == (url == "streaming", api == "rest-streaming")
 
 
 def test_no_role_may_do_more_than_it_must() -> None:
