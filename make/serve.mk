@@ -3,5 +3,5 @@
 serve: $(VENV)/ready  ## start the FastAPI server (HOST, PORT, WORKERS and docs/server.md's settings from the environment)
 	@$(BIN)/python -m server
 
-gateway: $(VENV)/ready  ## put HTTP in front of the Lambda handler under the emulator, on port 8080
+gateway: $(VENV)/ready  ## put HTTP in front of the Lambda handler, on port 8080, streaming as a Function URL does
 	@$(BIN)/python -m tools.gateway

@@ -1,7 +1,7 @@
-"""One API behind two entry points: the server on a socket, and the handler behind API Gateway's two payload formats.
+"""One API behind two entry points: the server on a socket, and the handler behind each kind of front door.
 
-The handler runs under Lambda's runtime client and emulator. The clients are OpenAI's own, and plain HTTP where bytes
-are compared.
+The handler runs under Lambda's runtime client: in its emulator, and without it where answers stream. The clients are
+OpenAI's own, and plain HTTP where bytes are compared.
 """
 
 import json
@@ -20,10 +20,11 @@ from tests.deterministic_engine import CHAT_TEMPLATE
 from tests.running_server import PATIENCE, ServerProcess, free_port, wait_until
 from tools.emulator import Emulator
 from tools.gateway import Gateway
+from tools.local_function import LocalFunction
 
 KEY = "the-second-of-two-keys"
 MAX_BODY = 20_000
-ENTRY_POINTS = ("server", "rest-api", "http-api")
+ENTRY_POINTS = ("server", "rest-api", "http-api", "function-url")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,9 @@ def base_urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str,
         command = ["-m", "uvicorn", "app:app", "--port", str(port)]
         server = stack.enter_context(ServerProcess(command, env, port, folder / "server.log"))
         emulator = stack.enter_context(Emulator(env))
+        function = stack.enter_context(LocalFunction({**env, "STREAMING_DOORS": "function-url"}))
         gateways = {
+            "function-url": stack.enter_context(Gateway(function.start, "function-url")),
             "rest-api": stack.enter_context(Gateway(lambda event: emulator.invoke(event).payload, "1.0")),
             "http-api": stack.enter_context(Gateway(lambda event: emulator.invoke(event).payload, "2.0")),
         }
@@ -300,7 +303,7 @@ def test_answers_differ_in_nothing_but_id_and_time(base_urls: Mapping[str, str])
         assert set(answer.pop("timings")) >= {"queue_ms", "prefill_ms", "decode_ms", "total_ms", "cold_start"}
         assert answer.pop("created") > 1_700_000_000
         answers.append(answer)
-    assert answers[0] == answers[1] == answers[2]
+    assert all(answer == answers[0] for answer in answers)
 
 
 def test_readiness_says_what_is_loaded(base_urls: Mapping[str, str]) -> None:

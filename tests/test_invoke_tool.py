@@ -1,9 +1,11 @@
 """tools/invoke.py against a server that speaks Lambda's Invoke API, as `sam local start-lambda` does."""
 
 import json
+import struct
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +20,18 @@ ANSWER = {
 }
 
 
+def event_message(kind: str, content_type: str, payload: bytes) -> bytes:
+    """One message as AWS frames it: lengths, their checksum, headers, payload, checksum of all."""
+    headers = b""
+    for name, value in ((":message-type", "event"), (":event-type", kind), (":content-type", content_type)):
+        headers += (
+            struct.pack(">B", len(name)) + name.encode() + b"\x07" + struct.pack(">H", len(value)) + value.encode()
+        )
+    lengths = struct.pack(">II", 16 + len(headers) + len(payload), len(headers))
+    message = lengths + struct.pack(">I", zlib.crc32(lengths)) + headers + payload
+    return message + struct.pack(">I", zlib.crc32(message))
+
+
 class InvokeApi(BaseHTTPRequestHandler):
     """Answers invocations with what the test put into `answer`, and keeps what it was asked."""
 
@@ -26,6 +40,9 @@ class InvokeApi(BaseHTTPRequestHandler):
     asked: list[tuple[str, str, Any]]
 
     def do_POST(self) -> None:
+        if self.path.endswith("/response-streaming-invocations"):
+            self.stream()
+            return
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         kind = self.headers["X-Amz-Invocation-Type"]
         self.asked.append((self.path, kind, body))
@@ -36,6 +53,18 @@ class InvokeApi(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(payload)))
         self.end_headers()
         self.wfile.write(payload)
+
+    def stream(self) -> None:
+        """The answer's parts, each a message of AWS's event stream format."""
+        self.asked.append((self.path, "stream", json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+        messages = [event_message("PayloadChunk", "application/octet-stream", part) for part in self.answer]
+        complete = {"ErrorCode": self.function_error, "ErrorDetails": "it broke"} if self.function_error else {}
+        messages.append(event_message("InvokeComplete", "application/json", json.dumps(complete).encode()))
+        self.send_response(200)
+        self.send_header("Content-Type", "application/vnd.amazon.eventstream")
+        self.send_header("Content-Length", str(sum(map(len, messages))))
+        self.end_headers()
+        self.wfile.write(b"".join(messages))
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -78,6 +107,34 @@ def test_a_chat_is_one_user_message(api: tuple[str, type[InvokeApi]]) -> None:
     handler.answer = {**ANSWER, "choices": [{"message": {"role": "assistant", "content": "Hello."}}]}
     assert invoke("--endpoint-url", url, "--chat", "Hi").stdout == "Hello.\n"
     assert handler.asked[0][2]["messages"] == [{"role": "user", "content": "Hi"}]
+
+
+EVENTS = [
+    b'data: {"choices": [{"text": "there was"}]}\n\ndata: {"choices": [{"te',  # a chunk may end anywhere
+    b'xt": " a fox."}]}\n\n',
+    b'data: {"choices": [], "usage": {"prompt_tokens": 4, "completion_tokens": 5}, "timings": {"total_ms": 12.5}}\n\n',
+    b"data: [DONE]\n\n",
+]
+
+
+def test_a_stream_s_text_is_printed_and_then_its_figures(api: tuple[str, type[InvokeApi]]) -> None:
+    url, handler = api
+    handler.answer = EVENTS
+    result = invoke("--endpoint-url", url, "--prompt", "Once", "--stream")
+    assert (result.returncode, result.stdout) == (0, "there was a fox.\n")
+    assert "4 + 5 tokens" in result.stderr
+    ((path, _, asked),) = handler.asked
+    assert path == "/2021-11-15/functions/CausalLM/response-streaming-invocations"
+    assert (asked["stream"], asked["stream_options"]) == (True, {"include_usage": True})
+
+
+def test_a_stream_that_fails_is_exit_status_1(api: tuple[str, type[InvokeApi]]) -> None:
+    url, handler = api
+    error = b'data: {"error": {"message": "it broke"}}\n\n'
+    handler.answer, handler.function_error = [EVENTS[0], EVENTS[1], error], "ServiceUnavailableError"
+    result = invoke("--endpoint-url", url, "--prompt", "Once", "--stream")
+    assert (result.returncode, result.stdout) == (1, "there was a fox.")
+    assert result.stderr == "ServiceUnavailableError: it broke\n"
 
 
 def test_an_event_goes_as_it_is_without_waiting(api: tuple[str, type[InvokeApi]], tmp_path: Path) -> None:

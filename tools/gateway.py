@@ -1,27 +1,31 @@
 """HTTP in front of the function on this machine, as API Gateway stands before it in AWS.
 
 Turns each request into an event (payload 1.0 as REST APIs send it, 2.0 as HTTP APIs and Function URLs do) and the
-function's return value into a response, strictly: a value that API Gateway would refuse is answered 502 here too. Any
-HTTP client can so use the handler under the runtime interface emulator: `python -m tools.gateway`.
+function's return value into a response, strictly: a value that API Gateway would refuse is answered 502 here too. An
+answer that the function streams is passed on while it arrives, as a Function URL does. Any HTTP client can so use the
+handler: `python -m tools.gateway`.
 """
 
 import argparse
 import base64
 import contextlib
+import itertools
 import json
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from tools.emulator import Emulator
+from tools.local_function import LocalFunction
+from tools.runtime_api import Answer
 
-Version = Literal["1.0", "2.0"]
+Version = Literal["1.0", "2.0", "function-url"]
 Invoke = Callable[[dict[str, Any]], Any]
 
 MAX_EVENT_BYTES = 6 * 2**20
@@ -33,7 +37,7 @@ class Gateway:
     """A gateway on a free port of this machine. A context manager; `url` is where it listens."""
 
     def __init__(self, invoke: Invoke, version: Version, port: int = 0) -> None:
-        """`invoke` takes an event and gives the function's return value; it is called once at a time."""
+        """`invoke` takes an event and gives the function's return value, or an Answer that arrives; one at a time."""
         one_at_a_time = threading.Lock()
 
         class Handler(BaseHTTPRequestHandler):
@@ -48,7 +52,36 @@ class Gateway:
                 event = MAKERS[version](self.command, self.path, headers, body)
                 with one_at_a_time:
                     result = invoke(event)
+                    if isinstance(result, Answer):
+                        self._forward(result)
+                        return
                 self._send(*read_result(result))
+
+            def _forward(self, answer: Answer) -> None:
+                """Pass a stream on. A failed one ends without its last chunk, which tells the client."""
+                parts = answer.parts()
+                try:
+                    status, headers, first = read_head(parts)
+                    if not answer.streamed or first is None:
+                        answer.wait()
+                        self._send(*MALFORMED)
+                        return
+                    self.send_response(status)
+                    for name, value in headers.items():
+                        self.send_header(name, value)
+                    self.send_header("transfer-encoding", "chunked")
+                    self.end_headers()
+                    for part in itertools.chain([first], parts):
+                        if part:
+                            self.wfile.write(b"%x\r\n%b\r\n" % (len(part), part))
+                    if answer.wait().complete and answer.error is None:
+                        self.wfile.write(b"0\r\n\r\n")
+                    else:
+                        self.close_connection = True
+                except OSError:
+                    answer.abandon()
+                    self.close_connection = True
+                answer.wait()
 
             def _send(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
                 self.send_response(status)
@@ -79,6 +112,18 @@ class Gateway:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def read_head(parts: Iterator[bytes]) -> tuple[int, dict[str, str], bytes | None]:
+    """Status, headers and first bytes of a streamed response; None for the bytes where it has no proper head."""
+    head = b""
+    for part in parts:
+        head += part
+        fields, nuls, first = head.partition(bytes(8))
+        if nuls:
+            shaped = json.loads(fields)
+            return shaped["statusCode"], shaped["headers"], first
+    return 502, {}, None
 
 
 def rest_event(method: str, target: str, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
@@ -145,9 +190,17 @@ def http_event(method: str, target: str, headers: Mapping[str, str], body: bytes
     return event if body else {name: value for name, value in event.items() if name != "body"}
 
 
+def function_url_event(method: str, target: str, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+    """Payload 2.0, as a Function URL sends it."""
+    event = http_event(method, target, headers, body)
+    event["requestContext"]["domainName"] = "local.lambda-url.eu-west-1.on.aws"
+    return event
+
+
 MAKERS: Mapping[Version, Callable[[str, str, Mapping[str, str], bytes], dict[str, Any]]] = {
     "1.0": rest_event,
     "2.0": http_event,
+    "function-url": function_url_event,
 }
 
 
@@ -175,22 +228,32 @@ def _event_body(body: bytes) -> dict[str, Any]:
 
 def main() -> None:
     """Serve until interrupted."""
-    parser = argparse.ArgumentParser(description="Put HTTP in front of the handler under Lambda's emulator.")
+    parser = argparse.ArgumentParser(description="Put HTTP in front of the handler.")
     parser.add_argument("--port", type=int, default=8080)
-    parser.add_argument("--payload", choices=list(MAKERS), default="2.0", help="1.0: REST API; 2.0: HTTP API")
+    parser.add_argument(
+        "--payload",
+        choices=list(MAKERS),
+        default="function-url",
+        help="function-url: streams; 1.0, a REST API, and 2.0, an HTTP API: whole answers, under AWS's emulator",
+    )
     arguments = parser.parse_args()
-    with Emulator({}) as emulator:
+    with contextlib.ExitStack() as stack:
+        invoke: Invoke
+        if arguments.payload == "function-url":
+            invoke = stack.enter_context(LocalFunction({"STREAMING_DOORS": "function-url"}, echo=True)).start
+        else:
+            emulator = stack.enter_context(Emulator({}))
 
-        def invoke(event: dict[str, Any]) -> Any:
-            reply = emulator.invoke(event)
-            for line in reply.output:
-                sys.stderr.write(line + "\n")
-            return reply.payload
+            def invoke(event: dict[str, Any]) -> Any:
+                reply = emulator.invoke(event)
+                for line in reply.output:
+                    sys.stderr.write(line + "\n")
+                return reply.payload
 
-        with Gateway(invoke, arguments.payload, arguments.port) as gateway:
-            print(json.dumps({"base_url": f"{gateway.url}/v1"}), flush=True)
-            with contextlib.suppress(KeyboardInterrupt):
-                threading.Event().wait()
+        gateway = stack.enter_context(Gateway(invoke, arguments.payload, arguments.port))
+        print(json.dumps({"base_url": f"{gateway.url}/v1"}), flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
 
 
 if __name__ == "__main__":

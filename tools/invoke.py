@@ -1,6 +1,7 @@
 """Invoke the function directly, deployed or local, and show the text and where the time went.
 
     python -m tools.invoke my-stack-CausalLM-abc:live --prompt "Once upon a time"
+    python -m tools.invoke my-stack-CausalLM-abc:live --prompt "Once upon a time" --stream
     python -m tools.invoke CausalLM --endpoint-url http://127.0.0.1:3001 --chat "Tell me a story." --max-tokens 200
     python -m tools.invoke CausalLM --endpoint-url http://127.0.0.1:3001 --event events/direct.json
 
@@ -45,7 +46,10 @@ def read_event(options: argparse.Namespace) -> dict[str, Any]:
 
 def invoke(options: argparse.Namespace) -> int:
     """Invoke, print, and return the exit status. Raises InvokeError."""
-    payload = json.dumps(read_event(options)).encode()
+    event = read_event(options)
+    if options.stream:
+        event |= {"stream": True, "stream_options": {"include_usage": True}}
+    payload = json.dumps(event).encode()
     kind = "Event" if options.asynchronous else "RequestResponse"
     if len(payload) > PAYLOAD_LIMIT[kind]:
         raise InvokeError(f"The event has {len(payload):,} bytes; Lambda takes {PAYLOAD_LIMIT[kind]:,} this way.")
@@ -55,6 +59,8 @@ def invoke(options: argparse.Namespace) -> int:
         endpoint_url=options.endpoint_url,
         config=Config(read_timeout=910, retries={"total_max_attempts": 1}, **local),
     )
+    if options.stream:
+        return stream(client, options.function, payload)
     started = time.monotonic()
     try:
         answer = client.invoke(FunctionName=options.function, InvocationType=kind, Payload=payload)
@@ -73,6 +79,38 @@ def invoke(options: argparse.Namespace) -> int:
         return 1
     show(result, seconds)
     return 0
+
+
+def stream(client: Any, function: str, payload: bytes) -> int:
+    """Print the text of an answer while it arrives; the exit status. Raises InvokeError."""
+    started = time.monotonic()
+    received = b""
+    try:
+        answer = client.invoke_with_response_stream(FunctionName=function, Payload=payload)
+        for event in answer["EventStream"]:
+            received += event.get("PayloadChunk", {}).get("Payload", b"")
+            *lines, received = received.split(b"\n\n")
+            for data in (line.removeprefix(b"data: ") for line in lines):
+                if data != b"[DONE]":
+                    show_part(json.loads(data), started)
+            failed = event.get("InvokeComplete", {})
+            if "ErrorCode" in failed:
+                print(f"{failed['ErrorCode']}: {failed.get('ErrorDetails', '')}", file=sys.stderr)
+                return 1
+    except (BotoCoreError, ClientError) as error:
+        raise InvokeError(str(error)) from error
+    finally:
+        client.close()
+    return 0
+
+
+def show_part(part: dict[str, Any], started: float) -> None:
+    """Print one event of a stream: text as it is, the last one's figures to standard error."""
+    for choice in part.get("choices", []):
+        print(choice["text"] if "text" in choice else choice["delta"].get("content", ""), end="", flush=True)
+    if part.get("usage"):
+        print()
+        show({"choices": [], **part}, time.monotonic() - started)
 
 
 def show(result: dict[str, Any], seconds: float) -> None:
@@ -98,7 +136,9 @@ def main() -> int:
     request.add_argument("--event", type=Path, help="file with any event")
     parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument("--endpoint-url", help="of `sam local start-lambda`, for example http://127.0.0.1:3001")
-    parser.add_argument("--asynchronous", action="store_true", help="do not wait for the answer")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--stream", action="store_true", help="print the text while it is made")
+    how.add_argument("--asynchronous", action="store_true", help="do not wait for the answer")
     try:
         return invoke(parser.parse_args())
     except InvokeError as error:

@@ -21,13 +21,21 @@ class LocalFunction:
     """One execution environment. A context manager: entering starts the function process, leaving stops it."""
 
     def __init__(
-        self, env: Mapping[str, str], command: Sequence[str] = RUNTIME_CLIENT, api: RuntimeApi | None = None
+        self,
+        env: Mapping[str, str],
+        command: Sequence[str] = RUNTIME_CLIENT,
+        api: RuntimeApi | None = None,
+        *,
+        echo: bool = False,
     ) -> None:
-        """`env` is added to this process's environment; `command` is the function process."""
+        """`env` is added to this process's environment; `command` is the function process.
+
+        With `echo` what it prints goes to standard error as well.
+        """
         self._env = {**os.environ, **env}
         self._command = command
         self.api = api or RuntimeApi()
-        self._output = Lines()
+        self._output = Lines(echo=echo)
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> "LocalFunction":

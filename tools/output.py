@@ -1,5 +1,6 @@
 """What a child process prints, line by line, while it runs."""
 
+import sys
 import threading
 from typing import IO
 
@@ -10,7 +11,9 @@ STOP_SECONDS = 5.0
 class Lines:
     """The lines of a pipe, read by a thread so that the writer never blocks on a full one."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, echo: bool = False) -> None:
+        """With `echo` each line goes to standard error as well."""
+        self._echo = echo
         self._lines: list[str] = []
         self._arrived = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -23,6 +26,8 @@ class Lines:
     def _collect(self, stream: IO[str]) -> None:
         with stream:
             for line in stream:
+                if self._echo:
+                    sys.stderr.write(line)
                 with self._arrived:
                     self._lines.append(line.rstrip("\n"))
                     self._arrived.notify_all()
