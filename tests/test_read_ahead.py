@@ -26,7 +26,7 @@ def cached_pages(path: Path) -> int:
 
 def test_files_of_a_directory_and_those_below_are_read(tmp_path: Path) -> None:
     (tmp_path / "x86-64-v3").mkdir()
-    files = [tmp_path / "weights.bin", tmp_path / "x86-64-v3" / "decode.so"]
+    files = [tmp_path / "weights.bin", tmp_path / "x86-64-v3" / "model.so"]
     for path in files:
         path.write_bytes(b"w" * PAGES * mmap.PAGESIZE)
         descriptor = os.open(path, os.O_RDONLY)

@@ -1,4 +1,6 @@
 // Linear layers and embeddings on packed weights (packed.h). A float32 bias [N] is added where there is one.
+#include <algorithm>
+
 #include "gemm.h"
 #include "panels.h"
 #include "runtime.h"
@@ -59,7 +61,7 @@ bool float_linear(const float* x, const float* w, const Output& out, int64_t m, 
       float c[kRows * kPanelTiles * kTile];
       for (int64_t row = 0; row < m; row += kRows) {
         int rows = (int)std::min<int64_t>(kRows, m - row);
-        multiply_rows(rows, x + row * k, k, w + first * k * kTile, kTile, k * kTile, count, k, c, kPanelTiles * kTile);
+        multiply(rows, x + row * k, w + first * k * kTile, count, k, c, kPanelTiles * kTile);
         for (int r = 0; r < rows; ++r)
           for (int64_t t = 0; t < count; ++t)
             for (int p = 0; p < kParts; ++p)

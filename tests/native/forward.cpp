@@ -41,7 +41,7 @@ int main(int, char** arguments) {
   auto open_engine = reinterpret_cast<decltype(&engine_open)>(dlsym(library, "engine_open"));
   auto forward = reinterpret_cast<decltype(&engine_forward)>(dlsym(library, "engine_forward"));
   auto close_engine = reinterpret_cast<decltype(&engine_close)>(dlsym(library, "engine_close"));
-  if (abi() != kAbi) return fail("engine.so has another interface");
+  if (abi() != ENGINE_ABI) return fail("engine.so has another interface");
 
   int file = open(arguments[2], O_RDONLY);
   struct stat status{};
