@@ -11,7 +11,7 @@ import torch
 import transformers
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from compiler import codegen, export, package, tokenizer
+from compiler import codegen, export, package, resources, tokenizer
 from compiler.errors import CompileError, UnsupportedModelError, refusing
 from compiler.ops import Kind
 from compiler.pack import pack
@@ -60,6 +60,7 @@ def build(
         tempfile.TemporaryDirectory() as work,
         warnings.catch_warnings(),
         tqdm(total=5 + 2 * len(levels), desc="load", unit="step") as steps,
+        tqdm(desc="pack", unit=" weights", unit_scale=True, mininterval=0.5, leave=False) as packed,
     ):
         warnings.simplefilter("ignore")  # torch's about its own internals
 
@@ -67,12 +68,14 @@ def build(
             steps.set_description(description)
             steps.update()
 
+        resources.require(checkpoint, target, quantize)
         model = export.load(checkpoint)
         context = _context_length(model, context_length)
         tokenizer.require_ids_below(model.config.get_text_config().vocab_size, checkpoint)
         step("export")
         exported = export.export(model)
-        weights = PackedWeights(pack)
+        packed.reset(total=sum(p.numel() for p in model.parameters() if p.dim() == 2))
+        weights = PackedWeights(lambda matrix, kind: pack(matrix, kind, packed.update))
         step("rewrite")
         with refusing(f"The graph of {type(model).__name__} cannot be rewritten"):
             rewritten = export.again(exported.program, lambda module: rewrite(module, weights, linear, table))

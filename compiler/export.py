@@ -18,9 +18,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from compiler import ops
 from compiler.errors import UnsupportedModelError, refusing
-from engines.errors import LoadError
 from engines.pretrained import load_pretrained
-from engines.weights import inspect_weights
 
 MAX_ROWS = 512
 """Most tokens of one forward pass, all sequences together."""
@@ -99,9 +97,6 @@ class _Traced(nn.Module):
 
 def load(checkpoint: Path) -> PreTrainedModel:
     """The checkpoint as transformers loads it, in float32. Raises LoadError where it is incomplete or no causal LM."""
-    if not (checkpoint / "config.json").is_file():
-        raise LoadError(f"{checkpoint / 'config.json'} is missing; give the directory of a Hugging Face checkpoint.")
-    inspect_weights(checkpoint)
     return load_pretrained(checkpoint, "float32", attention="eager")
 
 

@@ -29,7 +29,8 @@ class PackedWeights:
         """The name and packed bytes of `matrices`, each `[N, K]` with the same K, stacked on their rows."""
         key = (*((m.data_ptr(), tuple(m.shape), m.stride()) for m in matrices), kind)
         if key not in self._packed:
-            self._packed[key] = (f"packed_{len(self._packed)}", self._pack(torch.cat(matrices), kind))
+            stacked = torch.cat(matrices) if len(matrices) > 1 else matrices[0]
+            self._packed[key] = (f"packed_{len(self._packed)}", self._pack(stacked, kind))
         return self._packed[key]
 
     def bias(self, parts: list[Tensor | None], rows: list[int]) -> tuple[str, Tensor] | None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -129,6 +130,21 @@ def test_no_c_compiler(compile_: Compile, llama_directory: Path, monkeypatch: py
     status, said = compile_(llama_directory)
     assert status == REFUSED
     assert said == "compiler: g++ is not installed, and it compiles the model's code."
+
+
+def test_too_little_memory(compile_: Compile, llama_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1500")
+    status, said = compile_(llama_directory)
+    assert status == REFUSED
+    assert re.search(r" to none needs about 2.0 GB of memory, and (0|1)\.\d GB are free\.$", said)
+
+
+def test_too_little_disk(compile_: Compile, llama_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(llama_directory)._replace(free=40_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    status, said = compile_(llama_directory)
+    assert status == REFUSED
+    assert f"needs about 0.1 GB on the disk of {compile_.out}, and 0.0 GB are free." in said
 
 
 def test_a_directory_that_cannot_be_written(compile_: Compile, llama_directory: Path, tmp_path: Path) -> None:
