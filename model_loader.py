@@ -75,7 +75,7 @@ def load_model(settings: Settings) -> Model:
         tokenizer.require_ids_below(engine.vocab_size)
     with _timed(phases, "warm_up_ms"):
         _warm_up(directory, engine)
-    eos_ids, sampling_defaults = generation_defaults(directory, tokenizer)
+    eos_ids, sampling_defaults = generation_defaults(directory, tokenizer, engine.vocab_size)
     return Model(
         name=settings.model_name or directory.resolve().name,
         revision=_revision(directory),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from api.errors import InvalidRequestError
+from engines.errors import LoadError
 from generation.tokenizer import read_json
 
 if TYPE_CHECKING:
@@ -63,14 +64,21 @@ class ChatTemplate:
 
 
 def load_chat_template(directory: Path, special_tokens: Mapping[str, str]) -> ChatTemplate | None:
-    """The template in `chat_template.jinja` or `tokenizer_config.json`; None where the checkpoint has none."""
+    """The template in `chat_template.jinja` or `tokenizer_config.json`; None where the checkpoint has none.
+
+    LoadError for one that cannot be read.
+    """
     path = directory / "chat_template.jinja"
     if path.is_file():
-        return ChatTemplate(path.read_text(encoding="utf-8"), special_tokens)
+        try:
+            return ChatTemplate(path.read_text(encoding="utf-8"), special_tokens)
+        except (OSError, UnicodeDecodeError) as error:
+            raise LoadError(f"{path} cannot be read as UTF-8 ({error}); copy the checkpoint again.") from None
     config = directory / "tokenizer_config.json"
     template = read_json(config).get("chat_template") if config.is_file() else None
     if isinstance(template, list):
-        template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
+        named = (entry for entry in template if isinstance(entry, dict) and entry.get("name") == "default")
+        template = next((entry.get("template") for entry in named), None)
     return ChatTemplate(template, special_tokens) if isinstance(template, str) else None
 
 

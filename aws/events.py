@@ -65,6 +65,7 @@ def parse_event(event: Any) -> Event:
         records = event.get("Records")
         first = records[0] if isinstance(records, list) and records else None
         if isinstance(first, dict) and first.get("eventSource") == "aws:sqs":
+            _require_messages(event["Records"])
             return BatchEvent(event)
         if "prompt" in event or "messages" in event:
             return DirectEvent(event)
@@ -100,28 +101,37 @@ def shape_stream(status: int, headers: Mapping[str, str], body: Generator[bytes]
     return StreamedAnswer("application/vnd.awslambda.http-integration-response", parts())
 
 
+def _require_messages(records: list[Any]) -> None:
+    """InvalidRequestError unless each record can be answered, or else be named as one to deliver again."""
+    for number, record in enumerate(records):
+        texts = [record.get(name) for name in ("messageId", "body")] if isinstance(record, dict) else [None]
+        if not all(isinstance(text, str) for text in texts) or not str(texts[0]).isascii():
+            raise InvalidRequestError(f"Record {number} of this SQS event has no 'messageId' and 'body'.")
+
+
 def _http_v1(event: dict[str, Any], context: dict[str, Any]) -> HttpEvent:
-    multiple = event.get("multiValueHeaders")
-    single = event.get("headers")
-    headers = {name: values[-1] for name, values in (multiple or {}).items() if values} | (single or {})
+    multiple = _object(event, "multiValueHeaders")
+    single = _object(event, "headers")
+    if not all(isinstance(values, list) for values in multiple.values()):
+        raise InvalidRequestError("'multiValueHeaders' of this HTTP event must hold lists.")
+    headers = {name: values[-1] for name, values in multiple.items() if values} | single
     source: Source = "rest-api"
     if "elb" in context:
-        source = "alb" if single is not None else "alb-multi"
-    return _http_event(event, source, event["httpMethod"], str(event.get("path") or "/"), headers)
+        source = "alb" if event.get("headers") is not None else "alb-multi"
+    return _http_event(event, source, _text(event, "httpMethod"), _text(event, "path") or "/", headers)
 
 
 def _http_v2(event: dict[str, Any], context: dict[str, Any]) -> HttpEvent:
-    path = str(event.get("rawPath") or "/")
+    path = _text(event, "rawPath") or "/"
     stage = f"/{context.get('stage')}/"
     if path.startswith(stage):  # an HTTP API's named stage is part of rawPath
         path = path[len(stage) - 1 :]
     source: Source = "function-url" if ".lambda-url." in str(context.get("domainName")) else "http-api"
-    return _http_event(event, source, context["http"].get("method"), path, event.get("headers") or {})
+    return _http_event(event, source, _text(context["http"], "method"), path, _object(event, "headers"))
 
 
-def _http_event(event: dict[str, Any], source: Source, method: Any, path: str, headers: Mapping[str, Any]) -> HttpEvent:
-    body = event.get("body") or ""
-    raw = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else b""
+def _http_event(event: dict[str, Any], source: Source, method: str, path: str, headers: Mapping[str, Any]) -> HttpEvent:
+    raw = _text(event, "body").encode("utf-8", "surrogatepass")
     if event.get("isBase64Encoded"):
         try:
             raw = base64.b64decode(raw, validate=True)
@@ -129,4 +139,20 @@ def _http_event(event: dict[str, Any], source: Source, method: Any, path: str, h
             raw = b"\xff"  # not base64: no JSON either, and refused as such
     names = {name.lower(): str(value) for name, value in headers.items()}
     path = unquote(path).rstrip("/") or "/"
-    return HttpEvent(source, HttpRequest(str(method).upper(), path, names, raw))
+    return HttpEvent(source, HttpRequest(method.upper(), path, names, raw))
+
+
+def _object(event: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The object of that name, empty where there is none. Raises InvalidRequestError for anything else."""
+    value = event.get(name)
+    if not isinstance(value, dict | None):
+        raise InvalidRequestError(f"'{name}' of this HTTP event must be an object.")
+    return value or {}
+
+
+def _text(event: Mapping[str, Any], name: str) -> str:
+    """The string of that name, empty where there is none. Raises InvalidRequestError for anything else."""
+    value = event.get(name)
+    if not isinstance(value, str | None):
+        raise InvalidRequestError(f"'{name}' of this HTTP event must be a string.")
+    return value or ""

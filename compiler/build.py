@@ -16,7 +16,7 @@ from compiler.errors import CompileError, UnsupportedModelError, refusing
 from compiler.ops import Kind
 from compiler.pack import pack
 from compiler.rewrite import PackedWeights, rewrite
-from engines.artifact import FORMAT, WEIGHTS, levels_here
+from engines.artifact import FORMAT, WEIGHTS, levels_here, stamp
 
 QUANTIZATIONS = {
     # name: (linears, vocabulary-sized matrices, bytes per cache element). The embedding and the head get six bits in
@@ -87,6 +87,17 @@ def build(
         constants = package.write_weights(
             staged / WEIGHTS, {code: values[original] for code, original in source.constants.items()}
         )
+        numbers = {
+            "vocab_size": exported.vocab_size,
+            "context_length": context,
+            "max_rows": export.MAX_ROWS,
+            "cache": {
+                "elements_per_token": sum(layer.elements_per_token for layer in exported.layers),
+                "element_bytes": element_bytes,
+            },
+            "constants": constants,
+        }
+        codegen.stamp(source, stamp(numbers))
         for level in levels:
             (staged / level).mkdir()
         with ThreadPoolExecutor() as pool:
@@ -108,16 +119,9 @@ def build(
                 "revision": package.revision(checkpoint, digest),
                 "dtype": DTYPES[quantize],
                 "quantization": quantize,
-                "context_length": context,
-                "vocab_size": exported.vocab_size,
-                "max_rows": export.MAX_ROWS,
-                "cache": {
-                    "elements_per_token": sum(layer.elements_per_token for layer in exported.layers),
-                    "element_bytes": element_bytes,
-                },
                 "levels": list(levels),
                 "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-                "constants": constants,
+                **numbers,
             },
         )
         step("done")

@@ -84,8 +84,14 @@ def generate(program: torch.export.ExportedProgram, directory: Path) -> Source:
     return Source(wrapper, {name: originals[index] for index, name in names.items()})
 
 
-def _run(command: list[str]) -> None:
-    """Run g++. Raises CompileError with its first complaint, UnsupportedModelError where operators lack a kernel."""
+def stamp(source: Source, text: str) -> None:
+    """Have the library that `source` becomes hold `text`, for `engines.artifact` to find there."""
+    with source.path.open("a") as file:
+        file.write(f'\nextern "C" __attribute__((visibility("default"))) const char artifact_stamp[] = "{text}";\n')
+
+
+def _run(command: list[str], refusal: type[CompileError] = CompileError) -> None:
+    """Run g++. Raises `refusal` with its first complaint, UnsupportedModelError where operators lack a kernel."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         missing = sorted(
@@ -94,7 +100,9 @@ def _run(command: list[str]) -> None:
         if missing:
             raise UnsupportedModelError(f"The graph needs operators without a kernel here ({', '.join(missing)})")
         complaints = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
-        raise CompileError(f"{command[0]} failed: {next(iter(complaints), f'exit status {done.returncode}')}")
+        killed = "Killed" in done.stderr  # by the kernel, for want of memory
+        error = CompileError if killed else refusal
+        raise error(f"{command[0]} failed: {next(iter(complaints), f'exit status {done.returncode}')}")
 
 
 def _includes() -> list[str]:
@@ -133,4 +141,4 @@ def build_graph(source: Source, level: str, directory: Path) -> None:
         "-DTORCH_INDUCTOR_CPP_WRAPPER", "-DSTANDALONE_TORCH_HEADER", "-DC10_USING_CUSTOM_GENERATED_MACROS",
         "-shared", str(source.path), "-o", str(directory / "model.so"), str(directory / "engine.so"),
         "-Wl,-z,defs", "-Wl,-z,noexecstack",
-    ])  # fmt: skip
+    ], UnsupportedModelError)  # fmt: skip

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from compiler import tokenizer
 from compiler.errors import CompileError
-from engines.artifact import MANIFEST
+from engines.artifact import MANIFEST, digest
 
 _ALIGNMENT = 64
 _COPIED = (
@@ -96,11 +97,20 @@ def checkpoint_digest(checkpoint: Path) -> str:
 
 
 def write_manifest(staged: Path, description: Mapping[str, Any]) -> None:
-    """Finish the artifact: sizes and sha256 of every file beside what `description` says."""
+    """Finish the artifact: sizes and checksums of every file beside what `description` says, and its own sha256."""
     files = {}
     for path in sorted(p for p in staged.rglob("*") if p.is_file()):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        files[str(path.relative_to(staged))] = {"bytes": path.stat().st_size, "sha256": digest}
+        files[str(path.relative_to(staged))] = file_entry(path)
         path.chmod(0o644)
-    (staged / MANIFEST).write_text(json.dumps({**description, "files": files}, indent=1) + "\n")
+    content = {**description, "files": files}
+    (staged / MANIFEST).write_text(json.dumps({**content, "sha256": digest(content)}, indent=1) + "\n")
+
+
+def file_entry(path: Path) -> dict[str, Any]:
+    """What the manifest says of a file."""
+    sha256, crc32 = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            sha256.update(block)
+            crc32 = zlib.crc32(block, crc32)
+    return {"bytes": path.stat().st_size, "sha256": sha256.hexdigest(), "crc32": crc32}

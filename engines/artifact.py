@@ -1,23 +1,28 @@
 """What a compiled artifact's manifest says, and the checks that say whether this machine can run it.
 
-Reads the manifest and file sizes; opens no library and maps no weights. The compiler writes what is read here.
+Nothing here opens a library or maps weights. The compiler writes what is read here. Every start checks the manifest
+against its own checksum, all files' sizes, the checksums of the code that will run, and that this code was compiled for
+the manifest's numbers: after that native code can trust them. Weights are compared with their checksums on request.
 """
 
 import hashlib
 import json
 import platform
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engines.errors import LoadError
 
-FORMAT = 3
+FORMAT = 4
 """Version of the manifest and of everything it describes. A reader accepts exactly its own."""
 
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.bin"
+NUMBERS = ("vocab_size", "context_length", "max_rows", "cache", "constants")
+"""The manifest's entries that native code relies on. Libraries repeat their `stamp`."""
 RECOMPILE = "compile the checkpoint again with `python -m compiler`"
 
 # What each level's code may use, best level first. x86-64-v4 here also asks for VNNI, which makes it worth having.
@@ -51,6 +56,16 @@ class Constant:
 
 
 @dataclass(frozen=True)
+class File:
+    """One file of an artifact, as the compiler wrote it."""
+
+    size: int
+    sha256: str
+    crc32: int
+    """Of code this is compared at every start, in 0.4 ms per MB on any CPU; sha256 takes up to 2."""
+
+
+@dataclass(frozen=True)
 class Artifact:
     """A checked manifest. Sizes in elements or bytes as named; `directory` holds the files."""
 
@@ -65,60 +80,97 @@ class Artifact:
     """Elements of the KV cache per token, all layers together."""
     cache_element_bytes: int
     constants: list[Constant]
-    files: dict[str, tuple[int, str]]
-    """relative path -> (size in bytes, sha256)."""
+    files: dict[str, File]
+    """By path, relative to the directory."""
+    stamp: str
+    """What the libraries must hold to be those of this manifest."""
 
     def verify(self) -> None:
         """Compare every file with its sha256. Reads the whole artifact: seconds per gigabyte."""
-        for name, (_, expected) in self.files.items():
+        for name, expected in self.files.items():
             with (self.directory / name).open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != expected:
+                if hashlib.file_digest(file, "sha256").hexdigest() != expected.sha256:
                     raise LoadError(f"{self.directory / name} is damaged (its sha256 is wrong); {RECOMPILE}.")
+
+    def check_code(self, level: str) -> None:
+        """Raises LoadError unless the libraries of `level` are, bit for bit, those compiled with this manifest."""
+        stamped = False
+        for path in sorted((self.directory / level).iterdir()):
+            expected, code = self.files.get(f"{level}/{path.name}"), path.read_bytes()
+            if expected is None or zlib.crc32(code) != expected.crc32:
+                raise LoadError(f"{path} is damaged (its checksum is wrong); {RECOMPILE}.")
+            stamped = stamped or self.stamp.encode() in code
+        if not stamped:
+            raise LoadError(f"{self.directory / MANIFEST} is not the one that the code of {level} has; {RECOMPILE}.")
+
+
+def stamp(manifest: Mapping[str, Any]) -> str:
+    """A string that stands for the numbers in `manifest` that native code relies on."""
+    return f"compiled for {digest({name: manifest[name] for name in NUMBERS})}"
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """sha256 of a JSON object, however it is indented and ordered: the manifest's own, over all its other entries."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def read(directory: Path) -> Artifact:
-    """The artifact in `directory`, after the checks that cost nothing: format, completeness, sizes of all files."""
+    """The artifact in `directory`, after the checks that cost nothing: format, checksum, completeness, sizes."""
     path = directory / MANIFEST
     try:
         manifest: dict[str, Any] = json.loads(path.read_bytes())
         if manifest["format"] != FORMAT:
-            raise LoadError(f"{path} has format {manifest['format']}, this engine reads {FORMAT}; {RECOMPILE}.")
+            raise LoadError(f"{path} has a format that is not {FORMAT}, which this engine reads; {RECOMPILE}.")
+        if manifest.pop("sha256") != digest(manifest):
+            raise LoadError(f"{path} is damaged (its own sha256 is wrong); {RECOMPILE}.")
         artifact = Artifact(
             directory,
-            list(manifest["levels"]),
-            str(manifest["dtype"]),
-            int(manifest["vocab_size"]),
-            int(manifest["context_length"]),
-            int(manifest["max_rows"]),
-            int(manifest["cache"]["elements_per_token"]),
-            int(manifest["cache"]["element_bytes"]),
-            [Constant(str(n), int(o), int(s)) for n, o, s in manifest["constants"]],
-            {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in manifest["files"].items()},
+            [_text(level) for level in manifest["levels"]],
+            _text(manifest["dtype"]),
+            _whole(manifest["vocab_size"], least=1),
+            _whole(manifest["context_length"], least=1),
+            _whole(manifest["max_rows"], least=1),
+            _whole(manifest["cache"]["elements_per_token"], least=1),
+            _whole(manifest["cache"]["element_bytes"], least=1),
+            [Constant(_text(n), _whole(o), _whole(s)) for n, o, s in manifest["constants"]],
+            {
+                _text(name): File(_whole(entry["bytes"]), _text(entry["sha256"]), _whole(entry["crc32"]))
+                for name, entry in manifest["files"].items()
+            },
+            stamp(manifest),
         )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise LoadError(f"{path} is not the manifest of a compiled model ({error!r}); {RECOMPILE}.") from error
-    _check_files(artifact)
+        _check_files(artifact)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise LoadError(f"{path} is not the manifest of a compiled model ({error!r}); {RECOMPILE}.") from None
     return artifact
 
 
+def _whole(value: object, least: int = 0) -> int:
+    if type(value) is not int or not least <= value < 2**63:
+        raise ValueError(f"a number that is not whole, or below {least}")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError("a text that is none")
+    return value
+
+
 def _check_files(artifact: Artifact) -> None:
-    for name, (size, _) in artifact.files.items():
+    for name, file in artifact.files.items():
         path = artifact.directory / name
         try:
             found = path.stat().st_size
         except OSError as error:
             raise LoadError(f"{path} is missing; {RECOMPILE}.") from error
-        if found != size:
-            raise LoadError(f"{path} has {found} bytes instead of {size}; {RECOMPILE}.")
+        if found != file.size:
+            raise LoadError(f"{path} has {found} bytes instead of {file.size}; {RECOMPILE}.")
     if WEIGHTS not in artifact.files or not artifact.levels:
         raise LoadError(f"{artifact.directory / MANIFEST} names no weights or no code; {RECOMPILE}.")
-    total = artifact.files[WEIGHTS][0]
-    if any(c.offset < 0 or c.size < 0 or c.offset % 64 or c.offset + c.size > total for c in artifact.constants):
+    total = artifact.files[WEIGHTS].size
+    if any(c.offset % 64 or c.offset + c.size > total for c in artifact.constants):
         raise LoadError(f"{artifact.directory / MANIFEST} places weights outside {WEIGHTS}; {RECOMPILE}.")
-    if min(artifact.vocab_size, artifact.context_length, artifact.max_rows, artifact.cache_elements) < 1 or (
-        artifact.cache_element_bytes not in (2, 4)
-    ):
-        raise LoadError(f"{artifact.directory / MANIFEST} has sizes that make no sense; {RECOMPILE}.")
 
 
 def cpu_flags() -> frozenset[str]:

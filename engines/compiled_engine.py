@@ -147,14 +147,16 @@ class CompiledEngine:
 def load(directory: Path, *, threads: int, verify: bool = False, level: str | None = None) -> CompiledEngine:
     """Open the artifact in `directory` for `threads` threads.
 
-    Raises LoadError for an artifact that is incomplete, foreign to this machine or, with `verify`, altered (which
-    reads all of it). `level` pins the instruction-set level instead of taking the best one this CPU has.
+    Raises LoadError for an artifact that is incomplete, foreign to this machine or whose code is altered, and with
+    `verify`, which reads all of it, for any altered file. `level` pins the instruction-set level instead of taking the
+    best one this CPU has.
     """
     compiled = artifact.read(directory)
     chosen = artifact.choose_level(compiled.levels, artifact.cpu_flags(), level)
     libraries = directory / chosen
     if verify:
         compiled.verify()
+    compiled.check_code(chosen)
     try:
         with (directory / artifact.WEIGHTS).open("rb") as file:
             weights = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)

@@ -176,7 +176,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a checkpoint file; LoadError names the file when it is not one."""
     try:
         value = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LoadError(f"{path} cannot be read as JSON ({error}); copy the checkpoint again.") from None
     if not isinstance(value, dict):
         raise LoadError(f"{path} does not hold a JSON object; copy the checkpoint again.")

@@ -185,7 +185,9 @@ def test_weights_are_mapped_shared_and_never_written(engine: CompiledEngine) -> 
 
 def edit_manifest(directory: Path, **changes: Any) -> None:
     path = directory / artifact.MANIFEST
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    content = {**json.loads(path.read_text()), **changes}
+    del content["sha256"]
+    path.write_text(json.dumps({**content, "sha256": artifact.digest(content)}))
 
 
 def test_a_truncated_file_is_found_at_every_start(broken: Path) -> None:
@@ -222,6 +224,8 @@ def test_a_missing_library_is_named(broken: Path) -> None:
 def test_a_library_that_is_none_is_refused(broken: Path) -> None:
     library = broken / LEVELS[0] / "engine.so"
     library.write_bytes(b"\0" * library.stat().st_size)
+    files = json.loads((broken / artifact.MANIFEST).read_text())["files"]
+    edit_manifest(broken, files={**files, f"{LEVELS[0]}/engine.so": package.file_entry(library)})
     with pytest.raises(LoadError, match=r"engine.so cannot be loaded"):
         compiled_engine.load(broken, threads=1, level=LEVELS[0])
 
@@ -229,10 +233,10 @@ def test_a_library_that_is_none_is_refused(broken: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": artifact.FORMAT + 1}, "has format"),
+        ({"format": artifact.FORMAT + 1}, "has a format that is not"),
         ({"levels": []}, "names no weights or no code"),
         ({"levels": ["riscv64"]}, "cannot run on this"),
-        ({"vocab_size": 0}, "sizes that make no sense"),
+        ({"vocab_size": 0}, "is not the manifest"),
         ({"constants": [["x", 64, 2**50]]}, "places weights outside"),
         ({"constants": [["x", 1, 2]]}, "places weights outside"),
         ({"files": {}}, "names no weights or no code"),

@@ -117,6 +117,32 @@ def test_a_tokenizer_that_does_not_fit(checkpoint: Path) -> None:
     )
 
 
+def test_a_chat_template_that_is_not_text(checkpoint: Path) -> None:
+    (checkpoint / "chat_template.jinja").write_bytes(b"{{ messages }} \xff\xfe")
+    assert "chat_template.jinja cannot be read as UTF-8" in failure(checkpoint)
+
+
+@pytest.mark.parametrize("eos", ["</s>", -1, 320, 2**70, 0.5, True, [0, 320], {"id": 0}])
+def test_an_end_of_sequence_that_is_no_token(checkpoint: Path, eos: object) -> None:
+    (checkpoint / "generation_config.json").write_text(json.dumps({"eos_token_id": eos}))
+    assert "ends a text, and the model's tokens go from 0 to 319; correct its eos_token_id" in failure(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("temperature", -1, "'temperature' must be a number between 0 and 2, not -1."),
+        ("temperature", "warm", "'temperature' must be a number between 0 and 2, not 'warm'."),
+        ("top_p", 0, "'top_p' must be a number above 0 and at most 1, not 0."),
+        ("top_k", 0.5, "'top_k' must be an integer of at least 0, not 0.5."),
+        ("repetition_penalty", 0, "'repetition_penalty' must be a number between 0.01 and 10, not 0."),
+    ],
+)
+def test_sampling_defaults_that_no_request_could_ask_for(checkpoint: Path, name: str, value: object, said: str) -> None:
+    (checkpoint / "generation_config.json").write_text(json.dumps({"do_sample": True, name: value}))
+    assert failure(checkpoint).endswith(f"generation_config.json cannot be followed: {said}")
+
+
 def test_too_little_memory(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
     assert "raise the memory size, set DTYPE to a smaller type, or use a smaller model" in failure(checkpoint)
