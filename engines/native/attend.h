@@ -62,20 +62,28 @@ constexpr int tiles_at_once() {
   return R * 4 * kParts <= kRegisters ? 4 : R * 2 * kParts <= kRegisters ? 2 : 1;
 }
 
+// acc[r][lane] += a[r] * b[lane] for R rows and the 16 lanes of one tile. Rows of `a` and of `acc` are that far apart.
+template <int R, typename E>
+inline __attribute__((always_inline)) void add_products(const float* a, int64_t a_row, const E* b, vfloat* acc,
+                                                        int acc_row) {
+  vfloat w[kParts];
+#pragma GCC unroll 4
+  for (int p = 0; p < kParts; ++p) w[p] = load_lanes(b + p * kLanes);
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+    vfloat x = splat(a[r * a_row]);
+#pragma GCC unroll 4
+    for (int p = 0; p < kParts; ++p) acc[r * acc_row + p] += x * w[p];
+  }
+}
+
 // c[r][16 t + lane] = sum over k of a[r][k] * b[t][k][lane], for T tiles that each lie elsewhere.
 template <int R, int T, typename E>
 inline void multiply_scattered(const float* a, int64_t a_row, const E* const* b, int64_t depth, float* c, int64_t c_row) {
   vfloat acc[R][T * kParts] = {};
-  for (int64_t k = 0; k < depth; ++k) {
+  for (int64_t k = 0; k < depth; ++k)
 #pragma GCC unroll 16
-    for (int t = 0; t < T; ++t)
-#pragma GCC unroll 4
-      for (int p = 0; p < kParts; ++p) {
-        vfloat w = load_lanes(b[t] + k * kTile + p * kLanes);
-#pragma GCC unroll 16
-        for (int r = 0; r < R; ++r) acc[r][t * kParts + p] += splat(a[r * a_row + k]) * w;
-      }
-  }
+    for (int t = 0; t < T; ++t) add_products<R>(a + k, a_row, b[t] + k * kTile, &acc[0][t * kParts], T * kParts);
   for (int r = 0; r < R; ++r)
     for (int t = 0; t < T * kParts; ++t) store(c + r * c_row + t * kLanes, acc[r][t]);
 }
@@ -90,11 +98,8 @@ inline void weigh(const float* a, int64_t a_row, const E* const* pages, int64_t 
     int64_t count = std::min(kPageTokens, tokens - begin);
     for (int64_t k = 0; k < count; ++k)
 #pragma GCC unroll 16
-      for (int t = 0; t < T * kParts; ++t) {
-        vfloat w = load_lanes(values + k * v16 + t * kLanes);
-#pragma GCC unroll 16
-        for (int r = 0; r < R; ++r) acc[r][t] += splat(a[r * a_row + begin + k]) * w;
-      }
+      for (int t = 0; t < T; ++t)
+        add_products<R>(a + begin + k, a_row, values + k * v16 + t * kTile, &acc[0][t * kParts], T * kParts);
   }
   for (int r = 0; r < R; ++r)
     for (int t = 0; t < T * kParts; ++t) store(c + r * c_row + lane + t * kLanes, acc[r][t]);
