@@ -7,13 +7,16 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.txt)
 RIE := $(VENV)/aws-sam-cli
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow check format clean
+.PHONY: help run compare test test-slow check format clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 run: $(VENV)/ready  ## start the function under Lambda's runtime client and emulator, send it events/, show what happened
 	@$(BIN)/python -m tools.run_demo
+
+compare: $(VENV)/ready  ## compile the model (once; needs g++) and show its cold start beside that of transformers
+	@$(BIN)/python -m tools.compare_engines
 
 test: $(VENV)/ready  ## the tests that need nothing but Python
 	$(BIN)/python -m pytest -m "not slow and not container"

@@ -8,18 +8,15 @@ is what the function answered.
 import base64
 import contextlib
 import json
-import os
-import shutil
 import signal
 import statistics
 import subprocess
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from tools.emulator import ROOT, Emulator, EmulatorError, Reply
+from tools.screen import Screen
 
 CALLERS: Mapping[str, str] = {
     "direct": "direct invoke",
@@ -47,51 +44,10 @@ PHASES: Mapping[str, str] = {
     "tokenizer_ms": "tokenizer",
     "warm_up_ms": "warm-up",
 }
-WIDEST = 100  # columns
 
 
 class DemoError(Exception):
     """Something did not work. The message is for a person."""
-
-
-@dataclass(frozen=True, slots=True)
-class Screen:
-    """Writes for the terminal at hand: no wider than it is, styled only where it is one."""
-
-    width: int
-    styled: bool
-    block: str
-
-    @staticmethod
-    def of_stdout() -> "Screen":
-        styled = sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and "NO_COLOR" not in os.environ
-        utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-        columns = shutil.get_terminal_size((WIDEST, 24)).columns
-        return Screen(max(60, min(WIDEST, columns - 1)), styled, "█" if utf8 else "#")
-
-    def heading(self, text: str) -> None:
-        print(f"\n\033[1m{text}\033[0m" if self.styled else f"\n{text}")
-
-    def aside(self, text: str) -> None:
-        """Lesser text: a note, a request."""
-        for line in textwrap.wrap(text, self.width - 2):
-            print(f"  \033[2m{line}\033[0m" if self.styled else f"  {line}")
-
-    def text(self, text: str) -> None:
-        """A paragraph of foreign text, its control characters made harmless."""
-        for paragraph in text.strip().splitlines():
-            harmless = "".join(character if character.isprintable() else "\ufffd" for character in paragraph)
-            print(textwrap.fill(harmless, self.width, initial_indent="    ", subsequent_indent="    "))
-
-    def bars(self, rows: Sequence[tuple[str, float, str]]) -> None:
-        """A row for each (label, milliseconds, note), with a bar of that length, the longest filling the rest."""
-        labels = max(len(label) for label, _, _ in rows)
-        notes = max(len(note) for _, _, note in rows)
-        room = max(10, self.width - labels - notes - 19)
-        longest = max(ms for _, ms, _ in rows) or 1.0
-        for label, ms, note in rows:
-            bar = self.block * round(room * ms / longest)
-            print(f"  {label:<{labels}}  {ms:>9,.1f} ms  {f'{bar:<{room}} {note}' if note else bar}".rstrip())
 
 
 def main() -> int:
@@ -115,19 +71,19 @@ def demo(screen: Screen) -> None:
     cold_event = next(iter(CALLERS))
     print("Starting the function under Lambda's runtime client and emulator ...")
     with Emulator({}) as emulator:
-        first = _invoke(emulator, cold_event, events[cold_event])
+        first = invoke(emulator, cold_event, events[cold_event])
         _show_cold_start(screen, first, emulator.init_seconds)
         screen.heading("Answers")
         _show_answer(screen, cold_event, events[cold_event], first)
         for name, event in events.items():
             if name != cold_event:
-                _show_answer(screen, name, event, _invoke(emulator, name, event))
-        later = [_invoke(emulator, cold_event, events[cold_event]).seconds for _ in range(WARM_REPEATS)]
+                _show_answer(screen, name, event, invoke(emulator, name, event))
+        later = [invoke(emulator, cold_event, events[cold_event]).seconds for _ in range(WARM_REPEATS)]
     _show_latency(screen, cold_event, first.seconds, later)
     _show_comparison(screen, cold_event, _compare_loads())
 
 
-def _invoke(emulator: Emulator, name: str, event: Any) -> Reply:
+def invoke(emulator: Emulator, name: str, event: Any) -> Reply:
     """One invocation; DemoError when the function failed. A refusal (4xx) is an answer."""
     reply = emulator.invoke(event, timeout=INVOCATION_SECONDS)
     payload = reply.payload
@@ -140,7 +96,7 @@ def _invoke(emulator: Emulator, name: str, event: Any) -> Reply:
     return reply
 
 
-def _body(payload: Mapping[str, Any]) -> dict[str, Any]:
+def body_of(payload: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON in an HTTP response, or the payload itself."""
     body = payload.get("body")
     return dict(json.loads(body)) if isinstance(body, str) else dict(payload)
@@ -150,7 +106,7 @@ def _refusal(payload: Mapping[str, Any]) -> str | None:
     """The sentence of an error, None for an answer."""
     if "errorType" in payload:
         return str(payload.get("errorMessage"))
-    error = _body(payload).get("error")
+    error = body_of(payload).get("error")
     return str(error["message"]) if isinstance(error, dict) else None
 
 
@@ -165,7 +121,7 @@ def _request(event: Mapping[str, Any]) -> str:
 
 
 def _show_cold_start(screen: Screen, first: Reply, init_seconds: float | None) -> None:
-    body = _body(first.payload)
+    body = body_of(first.payload)
     loaded = next((line for line in first.log if line.get("message") == "model loaded"), {})
     facts = ", ".join(str(loaded[name]) for name in ("engine", "dtype", "device") if name in loaded)
     init: Mapping[str, float] = body.get("timings", {}).get("init") or loaded.get("load") or {}
@@ -179,7 +135,7 @@ def _show_cold_start(screen: Screen, first: Reply, init_seconds: float | None) -
 
 
 def _show_answer(screen: Screen, name: str, event: Mapping[str, Any], reply: Reply) -> None:
-    body = _body(reply.payload)
+    body = body_of(reply.payload)
     refusal = _refusal(reply.payload)
     tokens = body.get("usage", {}).get("completion_tokens")
     figures = f"{f'{tokens} tokens' if tokens else ''} {1000 * reply.seconds:>9,.1f} ms"
