@@ -1,5 +1,6 @@
 """Fixtures of a real AWS-compatible server (moto's) and an environment whose credentials only it takes."""
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -10,11 +11,11 @@ import boto3
 import pytest
 
 
-@pytest.fixture(scope="session")
-def moto_process() -> Iterator[str]:
-    """The server's address, for the whole run."""
+@contextlib.contextmanager
+def serving_aws(host: str = "127.0.0.1") -> Iterator[str]:
+    """The server on a free port of `host`; its address."""
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "moto.server", "-p", "0", "-H", "127.0.0.1"],
+        [sys.executable, "-W", "ignore", "-m", "moto.server", "-p", "0", "-H", host],
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -24,11 +25,20 @@ def moto_process() -> Iterator[str]:
     )
     drain = threading.Thread(target=process.stderr.read)
     drain.start()
-    yield url
-    process.terminate()
-    process.wait()
-    drain.join()
-    process.stderr.close()
+    try:
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+        drain.join()
+        process.stderr.close()
+
+
+@pytest.fixture(scope="session")
+def moto_process() -> Iterator[str]:
+    """The server's address, for the whole run."""
+    with serving_aws() as url:
+        yield url
 
 
 @pytest.fixture

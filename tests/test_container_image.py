@@ -1,18 +1,15 @@
 """The image of `make image`, run as Lambda runs it, and what is in it."""
 
 import json
-import os
 import subprocess
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.containers import IMAGE, LIKE_LAMBDA, Container, function, started
+from tests.containers import IMAGE, LIKE_LAMBDA, ROOT, Container, build, function, started
 
 pytestmark = pytest.mark.container
-ROOT = Path(__file__).parent.parent
 DIRECT = json.loads((ROOT / "events" / "direct.json").read_text())
 
 
@@ -50,9 +47,8 @@ def test_a_read_only_root_and_no_network_are_what_the_test_says(lambda_container
 
 
 def test_serves_http_with_another_command() -> None:
-    options = [option if option != "none" else "bridge" for option in LIKE_LAMBDA]
     uvicorn = ["uvicorn", "app:app", "--host", "0.0.0.0", "--port", "8080"]
-    with started([*options, "--publish", "127.0.0.1::8080"], uvicorn) as server:
+    with started([*LIKE_LAMBDA, "--publish", "127.0.0.1::8080"], uvicorn) as server:
         server.wait_for("Uvicorn running")
         command = ["docker", "port", server.identity, "8080"]
         address = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
@@ -88,10 +84,19 @@ import glob, pwd, shutil
 print([tool for tool in ("gcc", "g++", "cc", "ld", "as", "make", "cmake", "ninja", "git") if shutil.which(tool)])
 left = ("/build", pwd.getpwuid(0).pw_dir + "/.cache/*", "/tmp/*")
 left += ("/opt/python/torch/include", "/opt/python/setuptools")
-left += ("/opt/**/*.a", "/opt/**/*.whl", "/var/**/*.whl")
+left += ("/opt/**/*.a", "/opt/**/*.whl", "/var/**/*.whl", "/var/task/**/*.cpp", "/var/task/**/*.h")
 print([found for pattern in left for found in glob.glob(pattern, recursive=True)])
 """
     assert inside(code) == "[]\n[]\n"
+
+
+def test_the_compiled_model_is_what_a_build_with_nothing_changed_serves_without_torch() -> None:
+    code = """
+import importlib.util, os
+print(os.path.isfile("/opt/model/manifest.json"))
+print([name for name in ("torch", "transformers") if importlib.util.find_spec(name)])
+"""
+    assert inside(code) == "True\n[]\n"
 
 
 def test_the_functions_folder_holds_the_functions_code_and_nothing_else() -> None:
@@ -119,17 +124,7 @@ def test_the_image_knows_no_secret() -> None:
     ],
 )
 def test_a_build_that_cannot_work_says_why(arguments: list[str], said: str) -> None:
-    """The classic builder and the base of `make image`, so that its layers are found again."""
-    base = {"BASE": os.environ["BASE_IMAGE"]} if "BASE_IMAGE" in os.environ else {}
-    options = [f"--build-arg={argument}" for argument in (*arguments, *(f"{k}={v}" for k, v in base.items()))]
-    build = subprocess.run(
-        ["docker", "build", *options, "."],
-        cwd=ROOT,
-        env={**os.environ, "DOCKER_BUILDKIT": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert build.returncode != 0
-    assert said in build.stdout + build.stderr
-    assert "AS packages" not in build.stdout, "it must be said before packages are installed"
+    result = build(arguments)
+    assert result.returncode != 0
+    assert said in result.stdout + result.stderr
+    assert "AS packages" not in result.stdout, "it must be said before packages are installed"
