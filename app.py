@@ -61,7 +61,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     logger.info("Loaded %s in %.0f ms: %s", model.name, model.load_ms["total_ms"], dict(model.load_ms))
     with serving.drained_at_sigterm():
         yield
-    serving.slots.close()
+    serving.engine_thread.close()
 
 
 class Anything(PathConvertor):

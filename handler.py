@@ -20,17 +20,19 @@ import sys
 import time
 from collections.abc import Generator, Mapping
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 from api.errors import ApiError, InternalError, InvalidRequestError
+from api.preparation import PreparedRequest
 from api.routes import (
     STREAM_HEADERS,
     EventStream,
     HttpResponse,
+    error_event,
     error_response,
     event_stream,
     handle_streaming,
-    server_sent_event,
 )
 from api.schema import ChatRequest, CompletionRequest, validate
 from api.service import Service
@@ -48,6 +50,7 @@ from aws.events import (
 from aws.observability import logger, make_tracer, record_error, record_generation, record_load, record_restore
 from aws.secrets import make_keys
 from aws.streaming import StreamedAnswer
+from generation.deadline import Deadline
 from model_loader import get_model
 
 MAX_RESPONSE_BYTES = 6_000_000
@@ -57,7 +60,13 @@ MAX_STREAM_BYTES = 200_000_000
 
 KEYS = make_keys(SETTINGS)
 MODEL = get_model(SETTINGS)
-SERVICE = Service(MODEL, max_tokens=SETTINGS.max_tokens, max_choices=SETTINGS.max_choices, report=record_generation)
+SERVICE = Service(
+    MODEL,
+    max_tokens=SETTINGS.max_tokens,
+    max_choices=SETTINGS.max_choices,
+    concurrency=SETTINGS.concurrency,
+    report=record_generation,
+)
 SUBSEGMENT = make_tracer(SETTINGS.tracing)
 record_load(MODEL)
 
@@ -88,11 +97,11 @@ def lambda_handler(event: Any, context: Any) -> Mapping[str, Any] | StreamedAnsw
 def _direct(event: DirectEvent, context: Any) -> Mapping[str, Any] | StreamedAnswer:
     """The body of a completion or a chat completion for the body of its request, or the events of a stream."""
     request = _parse(event.body)
-    job = SERVICE.prepare(request)
+    prepared = SERVICE.prepare(request)
     if request.stream:
-        stream = event_stream(SERVICE, job, _deadline(context))
+        stream = event_stream(SERVICE, prepared, _deadline(context))
         return StreamedAnswer(STREAM_HEADERS["content-type"], _guarded(stream.events, event.body, context))
-    answer = SERVICE.respond(job, _deadline(context))
+    answer = SERVICE.respond(prepared, _deadline(context))
     _check_size(answer, MAX_RESPONSE_BYTES)
     _log_prompt(event.body, answer)
     return answer
@@ -102,11 +111,14 @@ def _batch(event: BatchEvent, context: Any) -> Mapping[str, Any]:
     """The messages that SQS is to deliver again; the answers go to the results queue."""
     from aws import batch  # not before it is needed: it imports boto3
 
-    def answer(body: Any) -> Mapping[str, Any]:
+    def prepared(body: Any) -> PreparedRequest:
         request = _parse(body)
         if request.stream:
             raise InvalidRequestError("'stream' is not for a batch; its answers go to a queue whole.", param="stream")
-        return SERVICE.respond(SERVICE.prepare(request), _deadline(context))
+        return SERVICE.prepare(request)
+
+    def answer(bodies: list[Any]) -> list[dict[str, Any] | Exception]:
+        return SERVICE.respond_all([partial(prepared, body) for body in bodies], _deadline(context))
 
     return batch.process(event.event, context, answer, SETTINGS.results_queue_url)
 
@@ -128,7 +140,7 @@ def _http(event: HttpEvent, context: Any, first: bool) -> Mapping[str, Any] | St
     if event.source in ("rest-api", "http-api") and not streams:
         # The gateway's clock also ran while this environment started for its request.
         waited = MODEL.load_ms["total_ms"] / 1000 if first and _started_on_demand() else 0.0
-        deadline = min(deadline, time.monotonic() + SETTINGS.gateway_timeout - waited)
+        deadline.limit(time.monotonic() + SETTINGS.gateway_timeout - waited)
     asked = event.request.body.decode(errors="replace")  # the log may not have the headers: they hold the caller's key
     response = handle_streaming(
         event.request, SERVICE, max_body_bytes=SETTINGS.max_body_bytes, deadline=deadline, keys=KEYS
@@ -168,7 +180,7 @@ def _guarded(events: Generator[bytes], asked: Any, context: Any) -> Generator[by
                 yield event
     except Exception as error:
         failure = _failure(error, context)
-        yield server_sent_event(failure.envelope())
+        yield error_event(failure)
         raise failure.with_traceback(None) from None
     _log_prompt(asked, b"".join(sent).decode())
 
@@ -204,9 +216,9 @@ def _log_prompt(asked: Any, answer: Any) -> None:
         logger.info("prompt and completion", request=asked, response=answer)
 
 
-def _deadline(context: Any) -> float:
-    """The `time.monotonic()` instant at which Lambda ends this invocation."""
-    return time.monotonic() + float(context.get_remaining_time_in_millis()) / 1000
+def _deadline(context: Any) -> Deadline:
+    """The instant at which Lambda ends this invocation."""
+    return Deadline(time.monotonic() + float(context.get_remaining_time_in_millis()) / 1000)
 
 
 def _started_on_demand() -> bool:

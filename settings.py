@@ -56,8 +56,8 @@ class Settings:
     """PORT: server only, `python -m server`."""
     workers: int = 1
     """WORKERS: server only, `python -m server`: processes, each with a copy of the model."""
-    concurrency: int = 2
-    """CONCURRENCY: server only: generations that run at once."""
+    concurrency: int = 16
+    """CONCURRENCY: most sequences (a request's choices count one each) that share a forward pass; others wait."""
     queue_length: int = 64
     """QUEUE_LENGTH: server only: requests that may wait for one of them; more are answered 429."""
     request_timeout: float = 120.0

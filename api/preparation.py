@@ -1,4 +1,4 @@
-"""A validated request to what the token loop needs: prompts rendered and encoded, parameters resolved.
+"""A validated request to what its sequences need: prompts rendered and encoded, parameters resolved.
 
 Everything about a request that depends on the model is checked here (its name, context, vocabulary, chat template),
 before anything is generated, so that a stream never begins for a request that cannot be served.
@@ -14,15 +14,15 @@ from api.errors import InvalidRequestError, NotFoundError
 from api.model import Model
 from api.schema import ChatRequest, CompletionRequest, Message
 from engines.base import TokenIds
+from generation.params import GenerationParams
 from generation.sampling import SamplingParams
-from generation.token_loop import GenerationParams
 
 DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's default `max_tokens` of a completion."""
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Choice:
     """One choice to generate."""
 
     prompt: TokenIds
@@ -32,18 +32,20 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class PreparedRequest:
     """A request that passed every check."""
 
     request: CompletionRequest | ChatRequest
-    runs: tuple[Run, ...]
-    """The choices in the order of their index: `n` for the first prompt, then for the next."""
+    choices: tuple[Choice, ...]
+    """In the order of their index: `n` for the first prompt, then for the next."""
     prompt_tokens: int
     received: float
     """`time.monotonic()` when the request arrived here; what passes until it runs is queueing."""
 
 
-def prepare(request: CompletionRequest | ChatRequest, model: Model, max_tokens: int, max_choices: int) -> Job:
+def prepare(
+    request: CompletionRequest | ChatRequest, model: Model, max_tokens: int, max_choices: int
+) -> PreparedRequest:
     """Check and encode. Raises InvalidRequestError or NotFoundError with one sentence for the caller.
 
     `max_tokens` is the most completion tokens that one choice may have, `max_choices` the most choices: prompts times
@@ -58,8 +60,8 @@ def prepare(request: CompletionRequest | ChatRequest, model: Model, max_tokens: 
         prompts, echo = _completion_prompts(request, model, max_choices), request.echo
     params = _params(request, model, max_tokens, longest=max(len(ids) for _, ids in prompts))
     seed = params.sampling.seed
-    runs = [
-        Run(
+    choices = [
+        Choice(
             prompt=ids,
             echo=text if echo else "",
             params=replace(params, sampling=replace(params.sampling, seed=None if seed is None else seed + choice)),
@@ -67,7 +69,7 @@ def prepare(request: CompletionRequest | ChatRequest, model: Model, max_tokens: 
         for text, ids in prompts
         for choice in range(request.n)
     ]
-    return Job(request, tuple(runs), sum(len(ids) for _, ids in prompts), received)
+    return PreparedRequest(request, tuple(choices), sum(len(ids) for _, ids in prompts), received)
 
 
 def check_model(name: str | None, model: Model) -> None:

@@ -1,11 +1,12 @@
-"""Chunks of generated text to OpenAI's objects: pure builders, whole and streamed, completion and chat.
+"""Pieces of generated text to OpenAI's objects: pure builders, whole and streamed, completion and chat.
 
 Knows the shapes of responses and the tokenizer's names for tokens; decides nothing.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
 
+from api.preparation import PreparedRequest
 from api.response_types import (
     ChatChoice,
     ChatChunkChoice,
@@ -17,54 +18,123 @@ from api.response_types import (
     TokenLogprob,
     TopLogprob,
 )
-from generation.token_loop import Chunk, Token
+from api.schema import ChatRequest
+from generation.sequence import Piece, Token
 from generation.tokenizer import Tokenizer
 
 
-def completion_choice(
-    index: int, chunks: Sequence[Chunk], tokenizer: Tokenizer, *, echo: str, logprobs: int | None
-) -> CompletionChoice:
-    """One choice of a completion, or a streamed part of it, from consecutive chunks of one generation.
+class Wording(Protocol):
+    """What a kind of request words differently in its answers."""
 
-    `echo` is what of the prompt's text to repeat before theirs.
-    """
-    choice: CompletionChoice = {
-        "index": index,
-        "text": echo + "".join(chunk.text for chunk in chunks),
-        "logprobs": None if logprobs is None else _completion_logprobs(_sampled(chunks), tokenizer, top=logprobs),
-        "finish_reason": _finish_reason(chunks[-1]),
-    }
-    if chunks[-1].finish_reason == "deadline":
-        choice["cut_by_deadline"] = True
-    return choice
+    @property
+    def kind(self) -> str:
+        """The `object` of a whole answer."""
+        ...
 
+    @property
+    def part_kind(self) -> str:
+        """The `object` of a streamed part."""
+        ...
 
-def chat_choice(index: int, chunks: Sequence[Chunk], tokenizer: Tokenizer, *, logprobs: bool) -> ChatChoice:
-    """One choice of a chat completion from all chunks of one generation."""
-    choice: ChatChoice = {
-        "index": index,
-        "message": {"role": "assistant", "content": "".join(chunk.text for chunk in chunks), "refusal": None},
-        "logprobs": _chat_logprobs(_tokens(chunks), tokenizer) if logprobs else None,
-        "finish_reason": _finish_reason(chunks[-1]) or "length",
-    }
-    if chunks[-1].finish_reason == "deadline":
-        choice["cut_by_deadline"] = True
-    return choice
+    @property
+    def id_prefix(self) -> str:
+        """What answers' ids begin with."""
+        ...
+
+    def whole(self, index: int, pieces: list[Piece]) -> Mapping[str, Any]:
+        """One choice from all its pieces."""
+        ...
+
+    def parts(self, index: int, piece: Piece, *, first: bool) -> Sequence[Mapping[str, Any]]:
+        """What is streamed of one choice for one piece, maybe nothing. `first` is the choice's first piece."""
+        ...
 
 
-def chat_chunk_choice(
-    index: int, delta: Delta, chunk: Chunk | None, tokenizer: Tokenizer, *, logprobs: bool
-) -> ChatChunkChoice:
-    """One choice of a streamed chat completion; no chunk for the delta that only opens the message."""
-    choice: ChatChunkChoice = {
-        "index": index,
-        "delta": delta,
-        "logprobs": _chat_logprobs(chunk.tokens, tokenizer) if logprobs and chunk and chunk.tokens else None,
-        "finish_reason": _finish_reason(chunk) if chunk else None,
-    }
-    if chunk and chunk.finish_reason == "deadline":
-        choice["cut_by_deadline"] = True
-    return choice
+class CompletionWording:
+    """Of completions."""
+
+    kind = part_kind = "text_completion"
+    id_prefix = "cmpl"
+
+    def __init__(self, tokenizer: Tokenizer, *, echoes: list[str], logprobs: int | None) -> None:
+        """`echoes` are what of each choice's prompt to repeat before its text."""
+        self._tokenizer = tokenizer
+        self._echoes = echoes
+        self._logprobs = logprobs
+
+    def whole(self, index: int, pieces: list[Piece]) -> CompletionChoice:
+        """See `Wording`."""
+        return self._choice(index, pieces, self._echoes[index])
+
+    def parts(self, index: int, piece: Piece, *, first: bool) -> list[CompletionChoice]:
+        """See `Wording`."""
+        echo = self._echoes[index] if first else ""
+        return [self._choice(index, [piece], echo)] if echo or _is_visible(piece) else []
+
+    def _choice(self, index: int, pieces: list[Piece], echo: str) -> CompletionChoice:
+        logprobs = self._logprobs
+        choice: CompletionChoice = {
+            "index": index,
+            "text": echo + "".join(piece.text for piece in pieces),
+            "logprobs": (
+                None if logprobs is None else _completion_logprobs(_sampled(pieces), self._tokenizer, top=logprobs)
+            ),
+            "finish_reason": _finish_reason(pieces[-1]),
+        }
+        if pieces[-1].finish_reason == "deadline":
+            choice["cut_by_deadline"] = True
+        return choice
+
+
+class ChatWording:
+    """Of chat completions."""
+
+    kind = "chat.completion"
+    part_kind = "chat.completion.chunk"
+    id_prefix = "chatcmpl"
+
+    def __init__(self, tokenizer: Tokenizer, *, logprobs: bool) -> None:
+        self._tokenizer = tokenizer
+        self._logprobs = logprobs
+
+    def whole(self, index: int, pieces: list[Piece]) -> ChatChoice:
+        """See `Wording`."""
+        choice: ChatChoice = {
+            "index": index,
+            "message": {"role": "assistant", "content": "".join(piece.text for piece in pieces), "refusal": None},
+            "logprobs": _chat_logprobs(_tokens(pieces), self._tokenizer) if self._logprobs else None,
+            "finish_reason": _finish_reason(pieces[-1]) or "length",
+        }
+        if pieces[-1].finish_reason == "deadline":
+            choice["cut_by_deadline"] = True
+        return choice
+
+    def parts(self, index: int, piece: Piece, *, first: bool) -> list[ChatChunkChoice]:
+        """See `Wording`: before the first piece goes a delta that only opens the message."""
+        opening: Delta = {"role": "assistant", "content": "", "refusal": None}
+        parts: list[ChatChunkChoice] = []
+        if first:
+            parts.append({"index": index, "delta": opening, "logprobs": None, "finish_reason": None})
+        if not _is_visible(piece):
+            return parts
+        logprobs = _chat_logprobs(piece.tokens, self._tokenizer) if self._logprobs and piece.tokens else None
+        choice: ChatChunkChoice = {
+            "index": index,
+            "delta": {"content": piece.text} if piece.text else {},
+            "logprobs": logprobs,
+            "finish_reason": _finish_reason(piece),
+        }
+        if piece.finish_reason == "deadline":
+            choice["cut_by_deadline"] = True
+        return [*parts, choice]
+
+
+def wording_of(prepared: PreparedRequest, tokenizer: Tokenizer) -> Wording:
+    """How the answer to this request is worded."""
+    request = prepared.request
+    if isinstance(request, ChatRequest):
+        return ChatWording(tokenizer, logprobs=request.logprobs)
+    return CompletionWording(tokenizer, echoes=[choice.echo for choice in prepared.choices], logprobs=request.logprobs)
 
 
 def server_timing(timings: Timings) -> str:
@@ -75,22 +145,27 @@ def server_timing(timings: Timings) -> str:
     return ", ".join(marks + [f"{name};dur={value}" for name, value in zip(spans, values, strict=True)])
 
 
-def _finish_reason(chunk: Chunk) -> Literal["stop", "length"] | None:
+def _is_visible(piece: Piece) -> bool:
+    """Whether there is anything in it that a client could see."""
+    return bool(piece.text or piece.tokens or piece.finish_reason)
+
+
+def _finish_reason(piece: Piece) -> Literal["stop", "length"] | None:
     """OpenAI's word for it: a cut by the deadline is a length, told apart by `cut_by_deadline`."""
-    return "length" if chunk.finish_reason == "deadline" else chunk.finish_reason
+    return "length" if piece.finish_reason == "deadline" else piece.finish_reason
 
 
-def _tokens(chunks: Sequence[Chunk]) -> list[Token]:
-    return [token for chunk in chunks for token in chunk.tokens]
+def _tokens(pieces: Sequence[Piece]) -> list[Token]:
+    return [token for piece in pieces for token in piece.tokens]
 
 
-def _sampled(chunks: Sequence[Chunk]) -> list[Token]:
+def _sampled(pieces: Sequence[Piece]) -> list[Token]:
     """The tokens and the end of sequence that was sampled after them: a completion's log-probabilities have both.
 
     Clients that score a prompt drop the last entry as the one sampled token, whichever it was.
     """
-    end = chunks[-1].end
-    return [*_tokens(chunks), *([] if end is None else [end])]
+    end = pieces[-1].end
+    return [*_tokens(pieces), *([] if end is None else [end])]
 
 
 def _completion_logprobs(tokens: Sequence[Token], tokenizer: Tokenizer, *, top: int) -> CompletionLogprobs:

@@ -18,12 +18,12 @@ from api.errors import (
 )
 from api.keys import ApiKeys
 from api.model import Model
-from api.preparation import Job, check_model
+from api.preparation import PreparedRequest, check_model
 from api.response_types import Health, ModelList, ModelObject, Readiness
 from api.responses import server_timing
 from api.schema import ChatRequest, CompletionRequest, parse_json, validate
 from api.service import Service
-from generation.token_loop import Deadline
+from generation.deadline import Deadline
 
 REQUEST_KINDS: Mapping[str, type[CompletionRequest] | type[ChatRequest]] = {
     "/v1/completions": CompletionRequest,
@@ -70,7 +70,7 @@ class EventStream:
     """A response of server-sent events (status 200, STREAM_HEADERS) that are made while they are read."""
 
     events: Generator[bytes]
-    """Empty where a token made nothing visible. Closing it ends the generation."""
+    """Closing it ends the generation."""
 
     def whole(self) -> HttpResponse:
         """All of it at once."""
@@ -82,10 +82,10 @@ def handle(
     service: Service,
     *,
     max_body_bytes: int,
-    deadline: Deadline | float | None,
+    deadline: Deadline | None,
     keys: ApiKeys | None = None,
 ) -> HttpResponse:
-    """Answer one request whole. Raises ApiError, for `error_response`. `deadline` as in `generate`."""
+    """Answer one request whole. Raises ApiError, for `error_response`."""
     response = handle_streaming(request, service, max_body_bytes=max_body_bytes, deadline=deadline, keys=keys)
     return response.whole() if isinstance(response, EventStream) else response
 
@@ -95,7 +95,7 @@ def handle_streaming(
     service: Service,
     *,
     max_body_bytes: int,
-    deadline: Deadline | float | None,
+    deadline: Deadline | None,
     keys: ApiKeys | None = None,
 ) -> HttpResponse | EventStream:
     """As `handle`, but a stream that was asked for comes as one."""
@@ -163,16 +163,21 @@ def server_sent_event(data: Mapping[str, Any] | None) -> bytes:
     return b"data: " + (b"[DONE]" if data is None else encode(data)) + b"\n\n"
 
 
-def event_stream(service: Service, job: Job, deadline: Deadline | float | None) -> EventStream:
+def error_event(error: ApiError) -> bytes:
+    """The last event of a stream that failed; no [DONE] follows, because the answer is not complete."""
+    return server_sent_event(error.envelope())
+
+
+def event_stream(service: Service, prepared: PreparedRequest, deadline: Deadline | None) -> EventStream:
     """The answer as events, the last of them [DONE]. What can fail before the first one is there, raises here."""
-    events = _events(service, job, deadline)
+    events = _events(service, prepared, deadline)
     return EventStream(_after(next(events), events))
 
 
-def _events(service: Service, job: Job, deadline: Deadline | float | None) -> Generator[bytes]:
-    with closing(service.stream(job, deadline)) as parts:
+def _events(service: Service, prepared: PreparedRequest, deadline: Deadline | None) -> Generator[bytes]:
+    with closing(service.stream(prepared, deadline)) as parts:
         for part in parts:
-            yield b"" if part is None else server_sent_event(part)
+            yield server_sent_event(part)
     yield server_sent_event(None)
 
 
@@ -183,11 +188,13 @@ def _after(first: bytes, rest: Generator[bytes]) -> Generator[bytes]:
 
 
 def _generate(
-    request: HttpRequest, service: Service, max_body_bytes: int, deadline: Deadline | float | None
+    request: HttpRequest, service: Service, max_body_bytes: int, deadline: Deadline | None
 ) -> HttpResponse | EventStream:
     parsed = parse_request(request.path, request.body, max_body_bytes)
-    job = service.prepare(parsed)
-    return event_stream(service, job, deadline) if parsed.stream else json_response(service.respond(job, deadline))
+    prepared = service.prepare(parsed)
+    if parsed.stream:
+        return event_stream(service, prepared, deadline)
+    return json_response(service.respond(prepared, deadline))
 
 
 def _read(path: str, model: Model) -> Health | Readiness | ModelList | ModelObject:

@@ -1,26 +1,24 @@
-"""Request to generation to response, whole or streamed. What both entry points call.
+"""A model and what every request to it shares: limits, measured costs, the report of what an answer took.
 
-Runs the token loop once per choice and words the answer with `responses.py`; what is checked before that is in
-`preparation.py`. Knows no transport and no AWS.
+Checks requests, begins their replies, and, for a caller that has a thread for it, drives them to the end. A server
+drives the same replies from a thread of its own.
 """
 
 import threading
-import time
-import uuid
-from collections.abc import Callable, Generator, Iterator
-from typing import Any
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 
-from api.errors import ServiceUnavailableError
+from api.answers import Answer, StreamedAnswer, WholeAnswer
+from api.events import Event
 from api.model import Model
-from api.preparation import Job, Run, prepare
-from api.response_types import ChatChoice, ChatChunkChoice, CompletionChoice, Delta, Timings, Usage
-from api.responses import chat_choice, chat_chunk_choice, completion_choice
+from api.preparation import PreparedRequest, prepare
+from api.reply import Replies, Reply
+from api.response_types import Timings, Usage
+from api.responses import wording_of
 from api.schema import ChatRequest, CompletionRequest
-from generation.token_loop import Chunk, Deadline, generate
-
-Answer = dict[str, Any]
-"""One of the objects in `response_types.py`, as it goes out."""
-OUT_OF_MEMORY = "The server ran out of memory for this request; send a shorter prompt or ask for fewer tokens."
+from generation.deadline import Deadline
+from generation.pace import Pace
+from generation.scheduler import Scheduler
 
 
 class Service:
@@ -32,145 +30,102 @@ class Service:
         *,
         max_tokens: int = 0,
         max_choices: int = 128,
+        concurrency: int = 16,
         report: Callable[[Usage, Timings], None] | None = None,
     ) -> None:
         """`max_tokens` and `max_choices` cap what one request may ask for; 0 tokens leave it to the context.
 
-        `report` is called at the end of every generation, also of one that its reader closed.
+        `concurrency` is the most sequences that share a forward pass. `report` is called at the end of every reply,
+        also of one that was given up.
         """
         self.model = model
         self._report = report
         self._max_tokens = max_tokens or model.engine.context_length
         self._max_choices = max_choices
+        self._concurrency = concurrency
+        self._pace = Pace(model.load_ms.get("warm_up_ms", 0.0) / 1000)
         self._cold = True
         self._cold_lock = threading.Lock()
 
     def mark_cold(self) -> None:
-        """The next generation is the first of a new environment."""
+        """The next reply is the first of a new environment."""
         self._cold = True
 
-    def prepare(self, request: CompletionRequest | ChatRequest) -> Job:
+    def prepare(self, request: CompletionRequest | ChatRequest) -> PreparedRequest:
         """Check a request against the model; everything the caller can get wrong is found here."""
         return prepare(request, self.model, self._max_tokens, self._max_choices)
 
-    def respond(self, job: Job, deadline: Deadline | float | None = None) -> Answer:
-        """The whole answer. `deadline` as in `generate`. Raises ServiceUnavailableError when memory runs out."""
-        tally = _Tally(job)
-        request, tokenizer = job.request, self.model.tokenizer
-        choices: list[CompletionChoice | ChatChoice] = []
-        for index, run in enumerate(job.runs):
-            chunks = list(self._chunks(run, deadline, tally))
-            if isinstance(request, ChatRequest):
-                choices.append(chat_choice(index, chunks, tokenizer, logprobs=request.logprobs))
-            else:
-                choices.append(completion_choice(index, chunks, tokenizer, echo=run.echo, logprobs=request.logprobs))
-        usage, timings = self._finish(tally)
-        kind = "chat.completion" if isinstance(request, ChatRequest) else "text_completion"
-        return {**self._heading(kind), "choices": choices, "usage": usage, "timings": timings}
+    def begin(self, prepared: PreparedRequest, deadline: Deadline | None = None) -> Reply:
+        """The reply to a request, which somebody has to drive."""
+        return Reply(prepared, self.model.tokenizer, deadline, self._finished)
 
-    def stream(self, job: Job, deadline: Deadline | float | None = None) -> Generator[Answer | None]:
-        """The answer in parts: one step per token, None where a token made nothing visible yet.
+    def scheduler(self) -> Scheduler:
+        """A scheduler for this model, for one thread."""
+        return Scheduler(self.model.engine, self._pace, self._concurrency)
 
-        Closing the iterator stops the generation. The parts' texts, joined, are the text that `respond` gives.
-        """
-        tally = _Tally(job)
-        request = job.request
-        heading = self._heading("chat.completion.chunk" if isinstance(request, ChatRequest) else "text_completion")
-        counted = request.stream_options is not None and request.stream_options.include_usage
-        uncounted = {"usage": None} if counted else {}
+    def run(self, replies: Sequence[Reply]) -> Generator[tuple[Reply, Event]]:
+        """Drive `replies` together to their ends: each one's events. Closing the iterator gives up what is left."""
+        running = Replies(self.scheduler())
         try:
-            for index, run in enumerate(job.runs):
-                for choice in self._choice_parts(request, index, run, self._chunks(run, deadline, tally)):
-                    yield None if choice is None else {**heading, "choices": [choice], **uncounted}
+            for reply in replies:
+                running.add(reply)
+            while running.busy:
+                yield from running.step()
         finally:
-            usage, timings = self._finish(tally)
-        if counted:
-            yield {**heading, "choices": [], "usage": usage, "timings": timings}
+            for reply in replies:
+                running.drop(reply)
 
-    def _choice_parts(
-        self, request: CompletionRequest | ChatRequest, index: int, run: Run, chunks: Iterator[Chunk]
-    ) -> Iterator[CompletionChoice | ChatChunkChoice | None]:
-        """One choice in parts, None for a chunk with nothing to show."""
-        tokenizer = self.model.tokenizer
-        if isinstance(request, ChatRequest):
-            opening: Delta = {"role": "assistant", "content": "", "refusal": None}
-            yield chat_chunk_choice(index, opening, None, tokenizer, logprobs=request.logprobs)
-        echo = run.echo
-        for chunk in chunks:
-            if not (chunk.text or chunk.tokens or chunk.finish_reason or echo):
-                yield None
-            elif isinstance(request, ChatRequest):
-                delta: Delta = {"content": chunk.text} if chunk.text else {}
-                yield chat_chunk_choice(index, delta, chunk, tokenizer, logprobs=request.logprobs)
-            else:
-                yield completion_choice(index, [chunk], tokenizer, echo=echo, logprobs=request.logprobs)
-                echo = ""
+    def respond(self, prepared: PreparedRequest, deadline: Deadline | None = None) -> Answer:
+        """The whole answer. Raises ServiceUnavailableError when memory runs out."""
+        whole = self.whole(prepared)
+        with closing(self.run([self.begin(prepared, deadline)])) as events:
+            return next(answer for _, event in events if (answer := whole.add(event)) is not None)
 
-    def _chunks(self, run: Run, deadline: Deadline | float | None, tally: "_Tally") -> Iterator[Chunk]:
-        """The token loop for one choice."""
-        try:
-            for chunk in generate(self.model.engine, self.model.tokenizer, run.prompt, run.params, deadline):
-                tally.count(chunk)
-                yield chunk
-            return
-        except MemoryError:
-            pass  # answered below, where no traceback holds the cache any more
-        raise ServiceUnavailableError(OUT_OF_MEMORY, code="out_of_memory")
+    def respond_all(
+        self, requests: Sequence[Callable[[], PreparedRequest]], deadline: Deadline | None = None
+    ) -> list[Answer | Exception]:
+        """The whole answers of several requests, made together: each one's own, or the error that it met.
 
-    def _heading(self, kind: str) -> Answer:
-        identity = f"{'cmpl' if kind == 'text_completion' else 'chatcmpl'}-{uuid.uuid4().hex}"
-        return {"id": identity, "object": kind, "created": int(time.time()), "model": self.model.name}
+        A request is a function that checks it, so that one which cannot be served costs the others nothing.
+        """
+        results: list[Answer | Exception] = []
+        places: dict[Reply, tuple[int, WholeAnswer]] = {}
+        for place, request in enumerate(requests):
+            try:
+                prepared = request()
+                places[self.begin(prepared, deadline)] = (place, self.whole(prepared))
+                results.append({})
+            except Exception as error:
+                results.append(error)
+        for reply, event in self.run(list(places)):
+            place, whole = places[reply]
+            try:
+                results[place] = whole.add(event) or {}
+            except Exception as error:
+                results[place] = error
+        return results
 
-    def _finish(self, tally: "_Tally") -> tuple[Usage, Timings]:
-        """Add up and report; the first generation of the process also carries the load's phases."""
+    def stream(self, prepared: PreparedRequest, deadline: Deadline | None = None) -> Generator[Answer]:
+        """The answer in parts. Closing the iterator stops the generation. Raises as `respond`."""
+        streamed = self.streamed(prepared)
+        with closing(self.run([self.begin(prepared, deadline)])) as events:
+            for _, event in events:
+                yield from streamed.parts(event)
+
+    def whole(self, prepared: PreparedRequest) -> WholeAnswer:
+        """What makes a whole answer of this request's events."""
+        return WholeAnswer(prepared, wording_of(prepared, self.model.tokenizer), self.model.name)
+
+    def streamed(self, prepared: PreparedRequest) -> StreamedAnswer:
+        """What makes parts of an answer of this request's events."""
+        return StreamedAnswer(prepared, wording_of(prepared, self.model.tokenizer), self.model.name)
+
+    def _finished(self, usage: Usage, timings: Timings) -> Timings:
+        """Report; the first reply of the process also carries the load's phases."""
         with self._cold_lock:
             cold, self._cold = self._cold, False
-        usage, timings = tally.usage(), tally.timings(cold)
         if cold:
-            timings["init"] = self.model.load_ms
+            timings = {**timings, "cold_start": True, "init": self.model.load_ms}
         if self._report is not None:
             self._report(usage, timings)
-        return usage, timings
-
-
-class _Tally:
-    """What usage and timings add up from the generations of one request."""
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._started = time.monotonic()
-        self._first_token: float | None = None
-        self._prefill = self._decode = 0.0
-        self._completion_tokens = 0
-
-    def count(self, chunk: Chunk) -> None:
-        """Note one chunk."""
-        if self._first_token is None and chunk.completion_tokens > 0:
-            self._first_token = time.monotonic()
-        if chunk.finish_reason:
-            self._prefill += chunk.prefill_seconds
-            self._decode += chunk.decode_seconds
-            self._completion_tokens += chunk.completion_tokens
-
-    def usage(self) -> Usage:
-        """Tokens of all prompts, each counted once, and of all choices."""
-        prompt, completion = self._job.prompt_tokens, self._completion_tokens
-        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-
-    def timings(self, cold: bool) -> Timings:
-        """Where the time went, from the request's arrival to now."""
-        received = self._job.received
-        first, count = self._first_token, self._completion_tokens
-        return {
-            "cold_start": cold,
-            "queue_ms": _ms(self._started - received),
-            "prefill_ms": _ms(self._prefill),
-            "decode_ms": _ms(self._decode),
-            "total_ms": _ms(time.monotonic() - received),
-            "time_to_first_token_ms": None if first is None else _ms(first - received),
-            "tokens_per_second": round(count / self._decode, 1) if count > 1 and self._decode > 0 else None,
-        }
-
-
-def _ms(seconds: float) -> float:
-    return round(1000 * seconds, 2)
+        return timings

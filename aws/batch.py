@@ -22,30 +22,46 @@ class OutOfTimeError(Exception):
     """The invocation ends before this request could have a proper answer; the next one will have time."""
 
 
-def process(
-    event: dict[str, Any], context: Any, answer: Callable[[Any], Mapping[str, Any]], results_queue_url: str
-) -> PartialItemFailureResponse:
-    """Answer each record of an SQS `event`; the return value names the messages that SQS is to deliver again.
+Answers = Callable[[list[Any]], list[dict[str, Any] | Exception]]
+"""Takes request bodies; gives for each the response body, or the error that it met."""
 
-    `answer` takes a request body and returns the response body, or raises. Each result is a message
-    `{"message_id", "request", "response"}`.
+
+def process(event: dict[str, Any], context: Any, answer: Answers, results_queue_url: str) -> PartialItemFailureResponse:
+    """Answer the records of an SQS `event` together; the return value names those that SQS is to deliver again.
+
+    Each result is a message `{"message_id", "request", "response"}`.
     """
-    taken = 0
+    requests: dict[int, Any] = {}
+    failures: dict[int, Exception] = {}
+    late = context.get_remaining_time_in_millis() / 1000 < LEAST_SECONDS
+    for number, record in enumerate(event["Records"]):
+        try:
+            requests[number] = json.loads(record["body"])
+        except ValueError as error:
+            failures[number] = error
+    if late:
+        failures |= {number: OutOfTimeError("Too little of the invocation was left.") for number in requests}
+        requests = {}
+    answers = dict(zip(requests, answer(list(requests.values())), strict=True))
+    numbers = iter(range(len(event["Records"])))
 
     def handle(record: SQSRecord) -> None:
-        nonlocal taken
-        if context.get_remaining_time_in_millis() / 1000 < LEAST_SECONDS:
-            raise OutOfTimeError("Too little of the invocation was left.")
-        taken += 1
-        request = json.loads(record.body)
-        response = answer(request)
-        if taken > 1 and response.get("cut_by_deadline"):
-            raise OutOfTimeError("Earlier requests of the batch took its time.")
-        result = {"message_id": record.message_id, "request": request, "response": response}
+        number = next(numbers)
+        response = failures.get(number) or answers[number]
+        if isinstance(response, Exception):
+            raise response
+        if number != min(answers) and response_is_cut(response):
+            raise OutOfTimeError("The other requests of the batch took its time.")
+        result = {"message_id": record.message_id, "request": requests[number], "response": response}
         client().send_message(QueueUrl=results_queue_url, MessageBody=json.dumps(result))
 
     processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
     return process_partial_response(event=event, record_handler=handle, processor=processor, context=context)
+
+
+def response_is_cut(response: Mapping[str, Any]) -> bool:
+    """Whether the deadline cut any of its choices."""
+    return any(choice.get("cut_by_deadline") for choice in response["choices"])
 
 
 @cache

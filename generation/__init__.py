@@ -1,1 +1,1 @@
-"""Token ids in, tokens out: the token loop, sampling, stopping, the tokenizer. No JSON, no HTTP."""
+"""Token ids in, tokens out: sequences and their scheduler, sampling, stopping, the tokenizer. No JSON, no HTTP."""

@@ -1,1 +1,1 @@
-"""What app.py needs beside the service: slots, bodies, answers on a socket, metrics, documentation, draining."""
+"""What app.py needs beside the service: admission, the engine's thread, bodies, answers, metrics, draining."""

@@ -1,6 +1,6 @@
-"""A generated answer on its way to a client: waits for a slot, computes, sends whole or as server-sent events.
+"""A generated answer on its way to a client: sent whole, or as server-sent events while it is made.
 
-A client that goes away, waiting or reading, ends its generation and gives its slot back.
+A client that goes away, waiting or reading, ends its sequences within one forward pass.
 """
 
 import asyncio
@@ -8,17 +8,23 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from functools import partial
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from api.errors import ApiError, InternalError
-from api.preparation import Job
-from api.routes import STREAM_HEADERS, HttpResponse, json_response, parse_request, server_sent_event
-from generation.token_loop import Deadline
+from api.events import Event
+from api.preparation import PreparedRequest
+from api.routes import (
+    STREAM_HEADERS,
+    HttpResponse,
+    error_event,
+    json_response,
+    parse_request,
+    server_sent_event,
+)
+from generation.deadline import Deadline
 from server.serving import Serving
-from server.slots import Place
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -42,65 +48,72 @@ class GeneratedAnswer(Response):
         finally:
             answer.cancel()
             gone.cancel()
-            await asyncio.wait({answer, gone})  # the generation has ended and its slot is free
+            await asyncio.wait({answer, gone})
         if answer.cancelled():
             self._serving.metrics.disconnects.inc()
         else:
             answer.result()
 
     async def _answer(self, send: Send) -> None:
-        service = self._serving.service
-        with self._serving.slots.enter(self._deadline) as place:
+        with self._serving.admission.enter(self._deadline) as ticket:
             # Off the event loop: a long prompt takes a while to encode.
-            job = await asyncio.get_running_loop().run_in_executor(self._serving.preparing, self._prepare)
-            if job.request.stream:
-                await self._send_stream(place, job, send)
-                return
-            response = json_response(await place.run(partial(service.respond, job, self._deadline)))
-        self._log(response.body)
-        await send_whole(send, response)
+            prepared = await asyncio.get_running_loop().run_in_executor(self._serving.preparing, self._prepare)
+            reply = self._serving.service.begin(prepared, self._deadline)
+            events = self._serving.engine_thread.run(reply, self._deadline, ticket.hand_over())
+        async with aclosing(events):
+            try:
+                sent = await (self._send_stream if prepared.request.stream else self._send_whole)(
+                    prepared, events, send
+                )
+            except TimeoutError:
+                raise self._serving.admission.refusal() from None
+        if self._serving.settings.log_prompts:
+            logger.info("prompt %r and completion %r", self._request, sent)
 
-    def _prepare(self) -> Job:
+    def _prepare(self) -> PreparedRequest:
         max_body_bytes = self._serving.settings.max_body_bytes
         return self._serving.service.prepare(parse_request(self._path, self._request, max_body_bytes))
 
-    async def _send_stream(self, place: Place, job: Job, send: Send) -> None:
-        """Nothing is sent before the first event exists: an error until then is an answer of its own."""
-        started = False
+    async def _send_whole(self, prepared: PreparedRequest, events: AsyncGenerator[Event], send: Send) -> bytes:
+        """The body that was sent."""
+        whole = self._serving.service.whole(prepared)
+        answer = None
+        async for event in events:
+            answer = whole.add(event)
+        assert answer is not None
+        response = json_response(answer)
+        await send_whole(send, response)
+        return response.body
+
+    async def _send_stream(self, prepared: PreparedRequest, events: AsyncGenerator[Event], send: Send) -> bytes:
+        """The body that was sent. Nothing is sent before the first part exists: an error until then is raised."""
+        streamed = self._serving.service.streamed(prepared)
         sent = bytearray()
+
+        async def send_part(part: bytes) -> None:
+            if not sent:
+                await send(_start(200, STREAM_HEADERS))
+            sent.extend(part if self._serving.settings.log_prompts or not sent else b"")
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+
         try:
-            async with aclosing(self._events(place, job)) as events:
-                async for event in events:
-                    if not started:
-                        started = True
-                        await send(_start(200, STREAM_HEADERS))
-                    if self._serving.settings.log_prompts:
-                        sent += event
-                    await send({"type": "http.response.body", "body": event, "more_body": True})
+            async for event in events:
+                for part in streamed.parts(event):
+                    await send_part(server_sent_event(part))
+            await send_part(server_sent_event(None))
         except Exception as error:
-            if not started:
+            if not sent:
                 raise
-            await send({"type": "http.response.body", "body": self._error_event(error), "more_body": True})
-        self._log(bytes(sent))
+            await send_part(error_event(self._worded(error)))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+        return bytes(sent)
 
-    async def _events(self, place: Place, job: Job) -> AsyncGenerator[bytes]:
-        parts = self._serving.service.stream(job, self._deadline)
-        async with aclosing(place.iterate(parts)) as visible:
-            async for part in visible:
-                yield server_sent_event(part)
-        yield server_sent_event(None)
-
-    def _error_event(self, error: Exception) -> bytes:
-        """The last event of a stream that failed; no [DONE] follows, because the answer is not complete."""
-        if not isinstance(error, ApiError):
-            logger.error("unexpected error in request %s", self._request_id, exc_info=error)
-            error = InternalError.logged_under(self._request_id)
-        return server_sent_event(error.envelope())
-
-    def _log(self, answer: bytes) -> None:
-        if self._serving.settings.log_prompts:
-            logger.info("prompt %r and completion %r", self._request, answer)
+    def _worded(self, error: Exception) -> ApiError:
+        """What a stream that has begun says of an error."""
+        if isinstance(error, ApiError):
+            return error
+        logger.error("unexpected error in request %s", self._request_id, exc_info=error)
+        return InternalError.logged_under(self._request_id)
 
 
 async def send_whole(send: Send, response: HttpResponse) -> None:

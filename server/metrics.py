@@ -5,6 +5,7 @@ prometheus-client documents it; without it each process tells of itself.
 """
 
 import os
+import time
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -12,10 +13,16 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from api.model import Model
 from api.response_types import Timings, Usage
+from generation.scheduler import Scheduler
 
 PREFIX = "causal_lm_"
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 """Upper bounds of the histograms' buckets."""
+
+
+SEQUENCES = (1, 2, 4, 8, 16, 32, 64, 128)
+LOOK_SECONDS = 1.0
+"""How often a busy engine is asked for its pages, which can take longer than a fast network's token."""
 
 
 class Metrics:
@@ -40,6 +47,26 @@ class Metrics:
         self.admitted = Gauge(
             f"{PREFIX}admitted", "Requests that wait or run", registry=registry, multiprocess_mode="livesum"
         )
+        self._sequences = Histogram(
+            f"{PREFIX}pass_sequences", "Sequences in a forward pass", registry=registry, buckets=SEQUENCES
+        )
+        self._pass_seconds = Histogram(
+            f"{PREFIX}pass_seconds", "Seconds of a forward pass", registry=registry, buckets=SECONDS
+        )
+        self._rows = {
+            name: Counter(f"{PREFIX}{name}_tokens", f"Tokens {name} by forward passes", registry=registry)
+            for name in ("read", "made")
+        }
+        self._cache_tokens = {
+            name: Gauge(
+                f"{PREFIX}cache_tokens_{name}",
+                f"Tokens that the pages of the KV cache {what}",
+                registry=registry,
+                multiprocess_mode="livesum",
+            )
+            for name, what in (("used", "in use could hold"), ("total", "could hold, all of them"))
+        }
+        self._cache_looked_at = 0.0
         load = Gauge(
             f"{PREFIX}load_seconds",
             "Phases of the load; they may overlap",
@@ -66,6 +93,20 @@ class Metrics:
         self._spans["total"].observe(timings["total_ms"] / 1000)
         if timings["time_to_first_token_ms"] is not None:
             self._spans["time_to_first_token"].observe(timings["time_to_first_token_ms"] / 1000)
+
+    def record_pass(self, scheduler: Scheduler) -> None:
+        """The scheduler's latest forward pass. Called by the thread that made it."""
+        latest, engine = scheduler.latest, scheduler.engine
+        if latest is not None:
+            self._sequences.observe(latest.sequences)
+            self._pass_seconds.observe(latest.seconds)
+            self._rows["read"].inc(latest.prompt_rows)
+            self._rows["made"].inc(latest.made)
+        now = time.monotonic()
+        if not scheduler.busy or now > self._cache_looked_at + LOOK_SECONDS:
+            self._cache_looked_at = now
+            self._cache_tokens["used"].set(engine.total_tokens - engine.free_tokens)
+            self._cache_tokens["total"].set(engine.total_tokens)
 
     def exposition(self) -> bytes:
         """The figures in Prometheus' text format, of all worker processes where they share a directory."""

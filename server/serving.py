@@ -13,8 +13,9 @@ from api.errors import ServiceUnavailableError
 from api.keys import ApiKeys
 from api.model import Model
 from api.service import Service
+from server.admission import DRAINING, Admission
+from server.engine_thread import EngineThread
 from server.metrics import Metrics
-from server.slots import DRAINING, Slots
 from settings import Settings
 
 logger = logging.getLogger("uvicorn.error")
@@ -50,9 +51,11 @@ class Serving:
             model,
             max_tokens=settings.max_tokens,
             max_choices=settings.max_choices,
+            concurrency=settings.concurrency,
             report=self.metrics.record_generation,
         )
-        self.slots = Slots(settings.concurrency, settings.queue_length, watch=self.metrics.admitted.set)
+        self.admission = Admission(settings.concurrency, settings.queue_length, watch=self.metrics.admitted.set)
+        self.engine_thread = EngineThread(self.service.scheduler(), watch=self.metrics.record_pass)
         self.preparing = ThreadPoolExecutor(PREPARING, thread_name_prefix="preparation")
         self.draining = False
 
@@ -87,7 +90,7 @@ class Serving:
         """Refuse what is new, and return when the last request has ended or its time was cut."""
         self.draining = True
         until = time.monotonic() + self.settings.drain_timeout
-        logger.info("Draining: %d requests have %g s to finish", self.slots.admitted, self.settings.drain_timeout)
-        self.slots.drain(until)
-        while self.slots.admitted and time.monotonic() < until:
+        logger.info("Draining: %d requests have %g s to finish", self.admission.admitted, self.settings.drain_timeout)
+        self.admission.drain(until)
+        while self.admission.admitted and time.monotonic() < until:
             await asyncio.sleep(POLL_SECONDS)

@@ -48,7 +48,7 @@ def served(serving: Serving) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(PATIENCE)
-        serving.slots.close()
+        serving.engine_thread.close()
         assert not thread.is_alive()
 
 

@@ -162,7 +162,8 @@ def test_what_the_graph_cannot_take_is_refused_before_native_code(
 def test_a_cold_start_imports_neither_torch_nor_transformers(llama_artifact: Path) -> None:
     code = """
 import sys, model_loader, numpy as np
-from generation.token_loop import GenerationParams, generate
+from generation.params import GenerationParams
+from tests.generating import generate
 model = model_loader.get_model()
 prompt = model.tokenizer.encode("the quick")
 chunks = list(generate(model.engine, model.tokenizer, prompt, GenerationParams(max_tokens=5)))

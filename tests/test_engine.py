@@ -13,10 +13,11 @@ from api.model import Model
 from engines.base import Logits, OutOfPagesError, Step, TokenIds
 from engines.machine import usable_vcpus
 from engines.transformers_engine import TransformersEngine
+from generation.params import GenerationParams
 from generation.sampling import SamplingParams
-from generation.token_loop import GenerationParams, generate
 from settings import Settings
 from tests.checkpoints import CONFIGS, CONTEXT, VOCAB, make_checkpoint
+from tests.generating import generate
 
 GREEDY = SamplingParams(temperature=0.0)
 

@@ -1,4 +1,4 @@
-"""The token loop: stops, seeds, deadlines, log-probabilities, and text that never splits a character."""
+"""One sequence: stops, seeds, deadlines, log-probabilities, and text that never splits a character."""
 
 import time
 from collections.abc import Sequence
@@ -10,9 +10,12 @@ import torch
 from api.model import Model
 from engines.base import Logits, Step
 from engines.transformers_engine import TransformersEngine
+from generation.pace import ANSWER_SECONDS
+from generation.params import GenerationParams
 from generation.sampling import SamplingParams
+from generation.sequence import Piece
 from generation.stopping import StopMatcher
-from generation.token_loop import DEADLINE_MARGIN, Chunk, GenerationParams, generate
+from tests.generating import generate
 
 GREEDY = SamplingParams(temperature=0.0)
 
@@ -61,15 +64,15 @@ class ScriptedEngine:
         return logits
 
 
-def say(model: Model, text: str, params: GenerationParams, deadline: float | None = None) -> list[Chunk]:
-    """Chunks of a generation in which the network says `text`, whatever the prompt."""
+def say(model: Model, text: str, params: GenerationParams, deadline: float | None = None) -> list[Piece]:
+    """Pieces of a generation in which the network says `text`, whatever the prompt."""
     engine = ScriptedEngine(model.tokenizer.encode(text).tolist(), model.engine.vocab_size)
     engine.prompt_length = 3
     return list(generate(engine, model.tokenizer, np.array([5, 6, 7]), params, deadline))
 
 
-def text_of(chunks: Sequence[Chunk]) -> str:
-    return "".join(chunk.text for chunk in chunks)
+def text_of(pieces: Sequence[Piece]) -> str:
+    return "".join(piece.text for piece in pieces)
 
 
 TEXT = "the quick 🦊 jumps over Zoë's 👩‍👩‍👧 and 日本 and runs"
@@ -77,29 +80,29 @@ TEXT = "the quick 🦊 jumps over Zoë's 👩‍👩‍👧 and 日本 and runs"
 
 def test_text_arrives_in_whole_characters(llama: Model) -> None:
     length = len(llama.tokenizer.encode(TEXT))
-    chunks = say(llama, TEXT, GenerationParams(max_tokens=length, sampling=GREEDY))
-    assert text_of(chunks) == TEXT
-    assert all("\ufffd" not in chunk.text for chunk in chunks)
+    pieces = say(llama, TEXT, GenerationParams(max_tokens=length, sampling=GREEDY))
+    assert text_of(pieces) == TEXT
+    assert all("\ufffd" not in piece.text for piece in pieces)
 
 
 def test_text_cut_inside_a_character_leaves_its_beginning_out(llama: Model) -> None:
     whole = llama.tokenizer.encode("ab🦊").tolist()
-    chunks = say(llama, "ab🦊", GenerationParams(max_tokens=len(whole) - 1, sampling=GREEDY))
-    assert text_of(chunks) == "ab"
+    pieces = say(llama, "ab🦊", GenerationParams(max_tokens=len(whole) - 1, sampling=GREEDY))
+    assert text_of(pieces) == "ab"
 
 
 @pytest.mark.parametrize("stop", ["jump", "k 🦊", "s", "🦊", " and 日", "runs"])
 def test_a_stop_string_ends_the_text_before_it_and_never_leaks(llama: Model, stop: str) -> None:
-    chunks = say(llama, TEXT, GenerationParams(max_tokens=100, stop=(stop, "never said"), sampling=GREEDY))
-    assert text_of(chunks) == TEXT[: TEXT.index(stop)]
-    assert chunks[-1].finish_reason == "stop"
-    assert chunks[-1].completion_tokens < 100
+    pieces = say(llama, TEXT, GenerationParams(max_tokens=100, stop=(stop, "never said"), sampling=GREEDY))
+    assert text_of(pieces) == TEXT[: TEXT.index(stop)]
+    assert pieces[-1].finish_reason == "stop"
+    assert pieces[-1].completion_tokens < 100
 
 
 def test_the_beginning_of_a_stop_string_that_is_not_one_is_given_out(llama: Model) -> None:
     length = len(llama.tokenizer.encode(TEXT))
-    chunks = say(llama, TEXT, GenerationParams(max_tokens=length, stop=("runs home",), sampling=GREEDY))
-    assert text_of(chunks) == TEXT
+    pieces = say(llama, TEXT, GenerationParams(max_tokens=length, stop=("runs home",), sampling=GREEDY))
+    assert text_of(pieces) == TEXT
 
 
 def test_text_of_any_split_is_cut_where_the_whole_text_is_cut() -> None:
@@ -117,8 +120,8 @@ def test_text_of_any_split_is_cut_where_the_whole_text_is_cut() -> None:
 
 def test_tokens_belong_to_the_text_that_is_shown(llama: Model) -> None:
     params = GenerationParams(max_tokens=60, stop=("jump",), logprobs=0, sampling=GREEDY)
-    chunks = say(llama, TEXT, params)
-    tokens = [token for chunk in chunks for token in chunk.tokens]
+    pieces = say(llama, TEXT, params)
+    tokens = [token for piece in pieces for token in piece.tokens]
     shown = TEXT[: TEXT.index("jump")]
     # The last one, " jumps", is there for its space; nothing after it is.
     assert llama.tokenizer.decode([token.id for token in tokens]) == shown + "jumps"
@@ -129,7 +132,7 @@ def test_end_of_sequence_stops_after_min_tokens_only(llama: Model) -> None:
     engine = ScriptedEngine([0], llama.engine.vocab_size)  # always says <eos>
     prompt = np.array([5, 6, 7])
 
-    def run(**options: int) -> Chunk:
+    def run(**options: int) -> Piece:
         params = GenerationParams(max_tokens=9, eos_ids=frozenset({0}), sampling=GREEDY, **options)  # type: ignore[arg-type]
         return list(generate(engine, llama.tokenizer, prompt, params))[-1]
 
@@ -146,8 +149,8 @@ def test_the_network_is_not_asked_for_logits_that_nobody_reads(llama: Model) -> 
 def test_the_same_seed_gives_the_same_text_whatever_came_before(llama: Model) -> None:
     def sampled(seed: int | None) -> list[int]:
         params = GenerationParams(max_tokens=20, sampling=SamplingParams(seed=seed))
-        chunks = generate(llama.engine, llama.tokenizer, np.array([9, 8]), params)
-        return [token.id for chunk in chunks for token in chunk.tokens]
+        pieces = generate(llama.engine, llama.tokenizer, np.array([9, 8]), params)
+        return [token.id for piece in pieces for token in piece.tokens]
 
     first = sampled(7)
     assert sampled(None) != sampled(None)
@@ -158,8 +161,8 @@ def test_the_same_seed_gives_the_same_text_whatever_came_before(llama: Model) ->
 def test_penalties_know_what_was_generated(llama: Model) -> None:
     engine = ScriptedEngine([7], llama.engine.vocab_size)  # always logit 20 for token 7, 0 for the others
     params = GenerationParams(max_tokens=4, sampling=SamplingParams(temperature=0.0, frequency_penalty=15.0))
-    chunks = generate(engine, llama.tokenizer, np.array([7, 7]), params)
-    assert [token.id for chunk in chunks for token in chunk.tokens] == [7, 7, 0, 1]
+    pieces = generate(engine, llama.tokenizer, np.array([7, 7]), params)
+    assert [token.id for piece in pieces for token in piece.tokens] == [7, 7, 0, 1]
 
 
 def test_log_probabilities_are_the_model_s_own(llama: Model) -> None:
@@ -168,7 +171,7 @@ def test_log_probabilities_are_the_model_s_own(llama: Model) -> None:
     prompt = np.array([5, 6, 7, 9, 40, 41])
     sampling = SamplingParams(seed=3, temperature=1.7, logit_bias={12: 3.0})
     params = GenerationParams(max_tokens=8, logprobs=4, prompt_logprobs=True, sampling=sampling)
-    tokens = [t for chunk in generate(engine, llama.tokenizer, prompt, params) for t in chunk.tokens]
+    tokens = [t for piece in generate(engine, llama.tokenizer, prompt, params) for t in piece.tokens]
     ids = [token.id for token in tokens]
     assert ids[: len(prompt)] == prompt.tolist()
     with torch.inference_mode():
@@ -184,37 +187,37 @@ def test_log_probabilities_are_the_model_s_own(llama: Model) -> None:
 
 def test_a_deadline_returns_what_there_is_before_it_passes(llama: Model) -> None:
     engine = ScriptedEngine([7], llama.engine.vocab_size, seconds_per_token=0.02)
-    deadline = time.monotonic() + DEADLINE_MARGIN + 0.5
-    chunks = list(
+    deadline = time.monotonic() + ANSWER_SECONDS + 0.5
+    pieces = list(
         generate(engine, llama.tokenizer, np.array([5, 6]), GenerationParams(max_tokens=900, sampling=GREEDY), deadline)
     )
     assert time.monotonic() < deadline
-    assert chunks[-1].finish_reason == "deadline"
-    assert 1 <= chunks[-1].completion_tokens < 900
+    assert pieces[-1].finish_reason == "deadline"
+    assert 1 <= pieces[-1].completion_tokens < 900
 
 
 def test_a_slower_network_stops_earlier(llama: Model) -> None:
     """The margin is a multiple of the measured step: one step may not overrun what is left."""
     engine = ScriptedEngine([7], llama.engine.vocab_size, seconds_per_token=0.15)
-    deadline = time.monotonic() + DEADLINE_MARGIN + 0.8
+    deadline = time.monotonic() + ANSWER_SECONDS + 0.8
     params = GenerationParams(max_tokens=900, sampling=GREEDY)
     list(generate(engine, llama.tokenizer, np.array([5]), params, deadline))
     assert time.monotonic() + 0.15 < deadline
 
 
-def test_a_deadline_during_a_long_prompt_ends_between_its_chunks(llama: Model) -> None:
+def test_a_deadline_during_a_long_prompt_ends_between_its_pieces(llama: Model) -> None:
     engine = ScriptedEngine([7], llama.engine.vocab_size, seconds_per_token=0.02)
-    deadline = time.monotonic() + DEADLINE_MARGIN + 0.4
-    chunks = list(
+    deadline = time.monotonic() + ANSWER_SECONDS + 0.4
+    pieces = list(
         generate(engine, llama.tokenizer, np.full(400, 5), GenerationParams(max_tokens=5, sampling=GREEDY), deadline)
     )
-    assert [(chunk.text, chunk.finish_reason) for chunk in chunks] == [("", "deadline")]
+    assert [(piece.text, piece.finish_reason) for piece in pieces] == [("", "deadline")]
     assert engine.forwards < 100
 
 
 def test_closing_the_generator_stops_the_network(llama: Model) -> None:
     engine = ScriptedEngine([7], llama.engine.vocab_size)
-    chunks = generate(engine, llama.tokenizer, np.array([5]), GenerationParams(max_tokens=50, sampling=GREEDY))
-    next(chunks)
-    chunks.close()  # type: ignore[attr-defined]
+    pieces = generate(engine, llama.tokenizer, np.array([5]), GenerationParams(max_tokens=50, sampling=GREEDY))
+    next(pieces)
+    pieces.close()  # type: ignore[attr-defined]
     assert engine.forwards == 1

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from api.answers import Answer
 from api.model import Model
 from api.schema import ChatRequest, CompletionRequest, validate
-from api.service import Answer, Service
+from api.service import Service
 from tests.deterministic_engine import DeterministicEngine, deterministic_model, read_tokenizer
 from tests.running_server import PATIENCE
 

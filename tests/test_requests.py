@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
+from api.answers import Answer
 from api.errors import ApiError, InvalidRequestError, NotFoundError, ServiceUnavailableError
 from api.model import Model
 from api.routes import HttpRequest, handle
 from api.schema import ChatRequest, CompletionRequest, parse_json, validate
-from api.service import Answer, Service
+from api.service import Service
+from generation.deadline import Deadline
 from tests.checkpoints import CONTEXT
 
 
@@ -197,7 +199,7 @@ def test_a_stream_joined_is_the_whole_answer(service: Service, echo: bool) -> No
 
 def test_a_deadline_cut_says_so(service: Service) -> None:
     job = service.prepare(validate(CompletionRequest, {"prompt": "the fox", "max_tokens": 500, "ignore_eos": True}))
-    choice = service.respond(job, deadline=0.0)["choices"][0]
+    choice = service.respond(job, deadline=Deadline(0.0))["choices"][0]
     assert (choice["finish_reason"], choice["cut_by_deadline"], choice["text"]) == ("length", True, "")
 
 

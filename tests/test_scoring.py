@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
+from api.answers import Answer
 from api.chat import ChatTemplate
 from api.errors import InvalidRequestError
 from api.model import Model
 from api.schema import ChatRequest, CompletionRequest, validate
-from api.service import Answer, Service
+from api.service import Service
 from tests.deterministic_engine import CHAT_TEMPLATE
 
 ENDS: dict[str, Any] = {"logit_bias": {"0": 100}}
@@ -88,6 +89,6 @@ def test_a_chat_s_entries_are_the_tokens_of_its_content(llama: Model) -> None:
 
 def test_more_choices_than_the_setting_allows_are_refused(llama: Model) -> None:
     service = Service(llama, max_choices=4)
-    assert len(service.prepare(validate(CompletionRequest, {"prompt": ["a", "b"], "n": 2})).runs) == 4
+    assert len(service.prepare(validate(CompletionRequest, {"prompt": ["a", "b"], "n": 2})).choices) == 4
     with pytest.raises(InvalidRequestError, match="3 prompts with 'n' 2 make 6 choices; one request may ask for 4"):
         service.prepare(validate(CompletionRequest, {"prompt": ["a", "b", "c"], "n": 2}))

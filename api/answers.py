@@ -1,0 +1,68 @@
+"""Events to OpenAI's answers: the fold that makes a whole one, and the parts of a streamed one."""
+
+import time
+import uuid
+from typing import Any
+
+from api.events import Event, Failed, Finished, Part
+from api.preparation import PreparedRequest
+from api.responses import Wording
+from generation.sequence import Piece
+
+Answer = dict[str, Any]
+"""One of the objects in `response_types.py`, as it goes out."""
+
+
+class WholeAnswer:
+    """Collects the events of an answer that is sent when it is complete."""
+
+    def __init__(self, prepared: PreparedRequest, wording: Wording, model_name: str) -> None:
+        self._wording = wording
+        self._heading = _heading(wording, wording.kind, model_name)
+        self._pieces: list[list[Piece]] = [[] for _ in prepared.choices]
+
+    def add(self, event: Event) -> Answer | None:
+        """The answer, once the last event is in. Raises the error of an event that is one."""
+        match event:
+            case Part(index, piece):
+                self._pieces[index].append(piece)
+                return None
+            case Failed(error):
+                raise error
+            case Finished(usage, timings):
+                choices = [self._wording.whole(index, pieces) for index, pieces in enumerate(self._pieces)]
+                return {**self._heading, "choices": choices, "usage": usage, "timings": timings}
+
+
+class StreamedAnswer:
+    """Words the events of an answer one by one."""
+
+    def __init__(self, prepared: PreparedRequest, wording: Wording, model_name: str) -> None:
+        options = prepared.request.stream_options
+        self._counted = options is not None and options.include_usage
+        self._wording = wording
+        self._heading = _heading(wording, wording.part_kind, model_name)
+        self._begun = [False] * len(prepared.choices)
+
+    def parts(self, event: Event) -> list[Answer]:
+        """What to send for an event, maybe nothing. Raises the error of an event that is one.
+
+        The parts' texts, joined, are the text of the whole answer.
+        """
+        match event:
+            case Part(index, piece):
+                choices = self._wording.parts(index, piece, first=not self._begun[index])
+                self._begun[index] = True
+                uncounted = {"usage": None} if self._counted else {}
+                return [{**self._heading, "choices": [choice], **uncounted} for choice in choices]
+            case Failed(error):
+                raise error
+            case Finished(usage, timings):
+                if not self._counted:
+                    return []
+                return [{**self._heading, "choices": [], "usage": usage, "timings": timings}]
+
+
+def _heading(wording: Wording, kind: str, model_name: str) -> Answer:
+    identity = f"{wording.id_prefix}-{uuid.uuid4().hex}"
+    return {"id": identity, "object": kind, "created": int(time.time()), "model": model_name}

@@ -1,0 +1,145 @@
+"""A request that is being answered: its sequences, the events their outcomes make, and what it all took.
+
+Replies run in a scheduler, through `Replies`. Lambda's handler makes one of those for a request or a batch; the
+server's engine thread has one for everything.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from itertools import groupby
+
+from api.errors import ServiceUnavailableError
+from api.events import Event, Failed, Finished, Part
+from api.preparation import PreparedRequest
+from api.response_types import Timings, Usage
+from generation.deadline import Deadline
+from generation.scheduler import Outcome, Scheduler
+from generation.sequence import Piece, Sequence
+from generation.shared_prompt import SharedPrompt
+from generation.tokenizer import Tokenizer
+
+OUT_OF_MEMORY = "The server ran out of memory for this request; send a shorter prompt or ask for fewer tokens."
+
+Report = Callable[[Usage, Timings], Timings]
+"""Called once with what a reply took; returns the timings as they go out."""
+
+
+class Reply:
+    """One request under way."""
+
+    def __init__(
+        self, prepared: PreparedRequest, tokenizer: Tokenizer, deadline: Deadline | None, report: Report
+    ) -> None:
+        self.prepared = prepared
+        self.over = False
+        """After the last event, or after it was given up."""
+        self._report = report
+        self._numbers = {
+            Sequence(tokenizer, choice.prompt, choice.params, deadline): index
+            for index, choice in enumerate(prepared.choices)
+        }
+        self._unfinished = len(self._numbers)
+
+    @property
+    def sequences(self) -> list[Sequence]:
+        """One per choice, in their order."""
+        return list(self._numbers)
+
+    @property
+    def begun(self) -> bool:
+        """Whether any of its sequences has ever run."""
+        return any(sequence.begun_at is not None for sequence in self._numbers)
+
+    def accept(self, outcome: Outcome) -> list[Event]:
+        """The events that an outcome of one of its sequences makes."""
+        result = outcome.result
+        if isinstance(result, Piece):
+            events: list[Event] = [Part(self._numbers[outcome.sequence], result)]
+            self._unfinished -= result.finish_reason is not None
+            if self._unfinished == 0:
+                events.append(self._finish())
+            return events
+        self._finish()
+        if isinstance(result, MemoryError):
+            return [Failed(ServiceUnavailableError(OUT_OF_MEMORY, code="out_of_memory"))]
+        return [Failed(result)]
+
+    def give_up(self) -> None:
+        """Nobody waits for it any more: report what it took."""
+        if not self.over:
+            self._finish()
+
+    def _finish(self) -> Finished:
+        self.over = True
+        usage = self._usage()
+        return Finished(usage, self._report(usage, self._timings()))
+
+    def _usage(self) -> Usage:
+        """Tokens of all prompts, each counted once, and of all choices."""
+        prompt = self.prepared.prompt_tokens
+        completion = sum(sequence.completion_tokens for sequence in self._numbers)
+        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+    def _timings(self) -> Timings:
+        """Where the time went, from the request's arrival to now."""
+        now, received = time.monotonic(), self.prepared.received
+        begun = min((s.begun_at for s in self._numbers if s.begun_at is not None), default=now)
+        first = min((s.first_token_at for s in self._numbers if s.first_token_at is not None), default=None)
+        latest = max((s.latest_token_at for s in self._numbers if s.latest_token_at is not None), default=now)
+        made = sum(sequence.completion_tokens for sequence in self._numbers)
+        decoding = 0.0 if first is None else latest - first
+        # A prompt that is only described has a first piece and no first token.
+        first_token = first if made > 0 else None
+        return {
+            "cold_start": False,
+            "queue_ms": _ms(begun - received),
+            "prefill_ms": _ms((now if first is None else first) - begun),
+            "decode_ms": _ms(decoding),
+            "total_ms": _ms(now - received),
+            "time_to_first_token_ms": None if first_token is None else _ms(first_token - received),
+            "tokens_per_second": round(made / decoding, 1) if made > 1 and decoding > 0 else None,
+        }
+
+
+class Replies:
+    """The replies that one scheduler works on."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
+        self._of: dict[Sequence, Reply] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether any of them still has work."""
+        return self.scheduler.busy
+
+    def add(self, reply: Reply) -> None:
+        """Begin to work on a reply."""
+        for _, choices in groupby(reply.sequences, lambda sequence: id(sequence.prompt)):
+            sequences = list(choices)
+            shared = SharedPrompt(len(sequences)) if len(sequences) > 1 else None
+            for sequence in sequences:
+                self._of[sequence] = reply
+                self.scheduler.add(sequence, shared)
+
+    def drop(self, reply: Reply) -> None:
+        """Stop working on a reply, whether it is over or not; its pages are free at once."""
+        for sequence in reply.sequences:
+            if self._of.pop(sequence, None) is not None:
+                self.scheduler.cancel(sequence)
+        reply.give_up()
+
+    def step(self) -> Iterator[tuple[Reply, Event]]:
+        """One forward pass: what it made, in the order of arrival."""
+        for outcome in self.scheduler.step():
+            reply = self._of.get(outcome.sequence)
+            if reply is None:
+                continue  # another sequence of its reply failed in this very pass
+            for event in reply.accept(outcome):
+                if reply.over:
+                    self.drop(reply)
+                yield reply, event
+
+
+def _ms(seconds: float) -> float:
+    return round(1000 * seconds, 2)

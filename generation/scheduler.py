@@ -1,0 +1,324 @@
+"""Many sequences, one engine: which of them take part in the next forward pass, and what came out of it.
+
+Every pass decodes each running sequence that has its prompt read, and reads of the other prompts as many tokens as its
+budget leaves, in the order in which they came. Not thread-safe and starts no thread: Lambda's handler drives it for one
+request, the server's engine thread for all.
+
+Shape learned from vLLM's and nano-vllm's schedulers: chunked prefill, and preemption by reading again.
+"""
+
+import time
+from bisect import insort
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from engines.base import PAGE_TOKENS, Engine, Logits, OutOfPagesError, Step
+from generation.pace import Pace
+from generation.sequence import Piece, Sequence
+from generation.shared_prompt import SharedPrompt
+
+PROMPT_ROWS_BESIDE_DECODING = 128
+"""Prompt tokens read in a pass that also decodes: what the others' next tokens may have to wait for."""
+
+WAITING_LOOK_SECONDS = 0.05
+"""How often the waiting are looked at for deadlines while nobody can begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one pass made of one sequence: a piece of its completion, or the error that ended it."""
+
+    sequence: Sequence
+    result: Piece | Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What the latest forward pass did, for those who watch."""
+
+    sequences: int
+    prompt_rows: int
+    """Tokens of prompts that were read."""
+    made: int
+    """Tokens that were drawn."""
+    seconds: float
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """A sequence in the scheduler."""
+
+    number: int
+    """In the order of arrival."""
+    sequence: Sequence
+    shared: SharedPrompt | None
+    """Until it has begun."""
+    is_new: bool = True
+    """Nobody has looked yet whether it could run."""
+
+    def __lt__(self, other: "_Entry") -> bool:
+        return self.number < other.number
+
+
+class Scheduler:
+    """The sequences of one engine."""
+
+    def __init__(self, engine: Engine, pace: Pace, most_running: int) -> None:
+        """At most `most_running` sequences share a pass; the others wait. `pace` learns from every pass."""
+        self.engine = engine
+        self.latest: Pass | None = None
+        """What the latest `step` did, None where it made no pass."""
+        self._pace = pace
+        self._most_running = min(most_running, engine.max_rows)
+        self._waiting: list[_Entry] = []
+        self._running: list[_Entry] = []
+        self._arrivals = 0
+        self._admitted_at = 0.0
+        self._drawn = 0
+        self._short_of_pages = False
+        """Since a sequence gave its pages back, until another one ends."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self._running or self._waiting)
+
+    def add(self, sequence: Sequence, shared: SharedPrompt | None = None) -> None:
+        """Take a sequence; `shared` where others continue the same prompt."""
+        self._arrivals += 1
+        self._waiting.append(_Entry(self._arrivals, sequence, shared))
+
+    def cancel(self, sequence: Sequence) -> None:
+        """Drop a sequence, whose pages are free at once. Harmless for one that is not here."""
+        for entries in (self._running, self._waiting):
+            for entry in entries:
+                if entry.sequence is sequence:
+                    entries.remove(entry)
+                    self._let_go(entry)
+                    return
+
+    def drive(self) -> Iterator[Outcome]:
+        """Pass after pass until nothing is left to do. Closing the iterator drops what is left."""
+        try:
+            while self.busy:
+                yield from self.step()
+        finally:
+            for entry in (*self._running, *self._waiting):
+                self._let_go(entry)
+            self._running, self._waiting = [], []
+
+    def step(self) -> list[Outcome]:
+        """One forward pass, or none. What became of the sequences, in the order of their arrival."""
+        outcomes: list[Outcome] = []
+        self.latest, self._drawn = None, 0
+        now = time.monotonic()
+        if self._waiting:
+            self._admit(now, outcomes)
+        while True:
+            steps = self._plan(now, outcomes)
+            if outcomes or not steps:
+                return outcomes  # what is known already need not wait for a pass
+            try:
+                self._run(steps, now, outcomes)
+                return outcomes
+            except OutOfPagesError as error:
+                self._make_room(error, outcomes)
+
+    def _admit(self, now: float, outcomes: list[Outcome]) -> None:
+        """Let waiting sequences run, first come first served, as far as places and pages go."""
+        full = len(self._running) >= self._most_running or (self._short_of_pages and bool(self._running))
+        if full and now < self._admitted_at + WAITING_LOOK_SECONDS:
+            return
+        self._admitted_at = now
+        waiting, self._waiting = self._waiting, []
+        places = 0 if full else self._most_running - len(self._running)
+        unread = sum(entry.sequence.unread for entry in self._running)
+        for entry in waiting:
+            sequence, shared = entry.sequence, entry.shared
+            if sequence.wants_nothing:
+                self._finish(entry, sequence.end("length"), outcomes)
+            elif not self._has_time(sequence, now, unread):
+                if entry.is_new and now < sequence.deadline.at and not self._has_time(sequence, now, 0):
+                    sequence.begun(now)  # its prompt is too long for its time, and nobody else at fault: it was served
+                self._finish(entry, sequence.end("deadline"), outcomes)
+            elif sequence.unread + 1 > self.engine.total_tokens:
+                error = OutOfPagesError(f"{sequence.unread} tokens never fit into {self.engine.total_tokens}")
+                self._finish(entry, error, outcomes)
+            elif places <= 0:
+                self._waiting.append(entry)
+            elif shared is not None and shared.reader is not None:
+                places -= 1  # kept for it until its prompt is read
+                self._waiting.append(entry)
+            elif shared is not None and shared.is_read:
+                places -= 1
+                self._begin_forked(entry, shared, now, outcomes)
+            elif self._running and sequence.unread + PAGE_TOKENS > self.engine.free_tokens:
+                places = 0
+                self._waiting.append(entry)
+            else:
+                places -= 1
+                unread += sequence.unread
+                self._begin(entry, now)
+            entry.is_new = False
+
+    def _begin(self, entry: _Entry, now: float) -> None:
+        sequence = entry.sequence
+        sequence.cache = self.engine.new_cache()
+        sequence.begun(now)
+        if entry.shared is not None:
+            entry.shared.reader = sequence
+        insort(self._running, entry)
+
+    def _begin_forked(self, entry: _Entry, shared: SharedPrompt, now: float, outcomes: list[Outcome]) -> None:
+        """Begin where another sequence's prompt ended: the first token needs no pass."""
+        try:
+            row = shared.fork_for(entry.sequence)
+        except MemoryError as error:
+            self._finish(entry, error, outcomes)
+            return
+        entry.shared = None
+        entry.sequence.begun(now)
+        insort(self._running, entry)
+        self._accept(entry, row, now, outcomes)
+
+    def _has_time(self, sequence: Sequence, now: float, rows_before: int) -> bool:
+        """Whether the tokens it has to read, behind `rows_before` of others, are read before its deadline."""
+        rows = sequence.unread + rows_before
+        passes = -(-rows // self.engine.max_rows)
+        return self._pace.reads_by(sequence.deadline.at, now, rows, passes)
+
+    def _plan(self, now: float, outcomes: list[Outcome]) -> list[tuple[_Entry, Step]]:
+        """The next pass. Ends those running sequences whose time does not suffice for it."""
+        steps: list[tuple[_Entry, Step]] = []
+        readers: list[_Entry] = []
+        rows: int | None = None
+        for entry in tuple(self._running):
+            sequence = entry.sequence
+            if sequence.unread > 1:
+                readers.append(entry)
+            elif self._pace.decodes_by(sequence.deadline.at, now):
+                steps.append((entry, sequence.next_step(1)))
+                rows = _least(rows, self._pace.rows_by(sequence.deadline.at, now))
+            else:
+                self._finish(entry, sequence.end("deadline"), outcomes)
+        if readers:
+            budget = PROMPT_ROWS_BESIDE_DECODING if steps else self.engine.max_rows
+            budget = min(budget, self.engine.max_rows - len(steps), budget if rows is None else rows)
+            self._plan_reading(readers, budget, now, steps, outcomes)
+        return steps
+
+    def _plan_reading(
+        self,
+        readers: list[_Entry],
+        budget: int,
+        now: float,
+        steps: list[tuple[_Entry, Step]],
+        outcomes: list[Outcome],
+    ) -> None:
+        """Spend `budget` rows on prompts, first come first served."""
+        before = 0
+        for entry in readers:
+            sequence = entry.sequence
+            if not self._has_time(sequence, now, before):
+                self._finish(entry, sequence.end("deadline"), outcomes)
+                continue
+            before += sequence.unread
+            limit = self._pace.rows_by(sequence.deadline.at, now)
+            most = budget if limit is None else min(budget, max(limit, 1))
+            if most > 0:
+                step = sequence.next_step(most)
+                steps.append((entry, step))
+                budget -= len(step.ids)
+
+    def _run(self, planned: list[tuple[_Entry, Step]], now: float, outcomes: list[Outcome]) -> None:
+        steps = [step for _, step in planned]
+        prompt_rows = sum(len(step.ids) for step in steps if len(step.ids) > 1)
+        results = self._forward(steps)
+        after = time.monotonic()
+        self._pace.observe(prompt_rows, after - now)
+        for (entry, _), result in zip(planned, results, strict=True):
+            if isinstance(result, Exception):
+                self._finish(entry, result, outcomes)
+                continue
+            self._accept(entry, result, after, outcomes)
+        self.latest = Pass(len(steps), prompt_rows, self._drawn, after - now)
+
+    def _forward(self, steps: list[Step]) -> list[Logits | Exception]:
+        """Logits, or what went wrong, per step. OutOfPagesError where the pass did not begin.
+
+        When a pass fails, its steps are run one by one, so that only a step which fails alone takes its sequence along.
+        """
+        try:
+            return list(self.engine.forward(steps))
+        except OutOfPagesError:
+            raise
+        except Exception as error:
+            if len(steps) == 1:
+                return [error]
+        return [self._forward_alone(step) for step in steps]
+
+    def _forward_alone(self, step: Step) -> Logits | Exception:
+        try:
+            return self.engine.forward([step])[0]
+        except Exception as error:
+            return error
+
+    def _accept(self, entry: _Entry, rows: Logits, now: float, outcomes: list[Outcome]) -> None:
+        sequence = entry.sequence
+        if entry.shared is not None and sequence.unread == 0:
+            entry.shared.keep(sequence, rows[-1].copy())
+            entry.shared = None
+        try:
+            piece = sequence.accept(rows)
+        except Exception as error:
+            self._finish(entry, error, outcomes)
+            return
+        if piece is None:
+            return
+        sequence.made(now)
+        self._drawn += 1
+        if piece.finish_reason is None:
+            outcomes.append(Outcome(sequence, piece))
+        else:
+            self._finish(entry, piece, outcomes)
+
+    def _finish(self, entry: _Entry, result: Piece | Exception, outcomes: list[Outcome]) -> None:
+        if entry in self._running:
+            self._running.remove(entry)
+        self._let_go(entry)
+        outcomes.append(Outcome(entry.sequence, result))
+
+    def _let_go(self, entry: _Entry) -> None:
+        """Give back what a sequence holds that will not run again."""
+        if entry.shared is not None:
+            if entry.shared.reader is entry.sequence:
+                entry.shared.reader = None
+            entry.shared.forget_one()
+        if entry.sequence.cache is not None:
+            entry.sequence.cache.close()
+            entry.sequence.cache = None
+        self._short_of_pages = False
+
+    def _make_room(self, error: OutOfPagesError, outcomes: list[Outcome]) -> None:
+        """Have the youngest running sequence give its pages back; a last one that finds no room alone fails."""
+        kept = [entry.shared for entry in self._waiting if entry.shared is not None and entry.shared.is_read]
+        if kept:
+            for shared in kept:
+                shared.release()
+            return
+        youngest = self._running[-1]
+        if len(self._running) == 1:
+            self._finish(youngest, error, outcomes)
+            return
+        self._running.pop()
+        if youngest.shared is not None:
+            youngest.shared.reader = None
+        assert youngest.sequence.cache is not None
+        youngest.sequence.cache.close()
+        youngest.sequence.cache = None
+        insort(self._waiting, youngest)
+        self._short_of_pages = True
+
+
+def _least(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else min(one, other)
