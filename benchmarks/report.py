@@ -18,6 +18,7 @@ from benchmarks.peers import report as peers
 from benchmarks.remote import report as remote
 from benchmarks.results import digest, load_result, provenance
 from benchmarks.roofline import report as roofline
+from benchmarks.streaming import report as streaming
 from benchmarks.warm import report as warm
 
 REPORTS = {
@@ -29,6 +30,7 @@ REPORTS = {
     "peers": peers,
     "memory": memory,
     "fidelity": fidelity,
+    "streaming": streaming,
     "remote": remote,
 }
 DOCUMENTS = (

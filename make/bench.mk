@@ -26,6 +26,7 @@ bench: $(VENV)/bench-ready  ## every measurement that runs here; an hour on a qu
 	    --model "compiled int4=models/demo:int4" --prompt 18 128 --starts 3 --calls 3 --name peers-demo
 	$(BENCH) memory $(BENCH_MODELS)
 	$(BENCH) fidelity
+	$(BENCH) streaming $(BENCH_TWO)
 	$(BENCH) load --model "compiled int8=SmolLM2-135M:int8" --workers 1 2 4 --rate 2 4 8 16 --seconds 12
 	$(BENCH) break-even --variant "compiled int8" --cold-start benchmarks/results/cold-start.json \
 	    --warm benchmarks/results/warm.json

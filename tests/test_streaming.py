@@ -13,6 +13,7 @@ import pytest
 
 from settings import ROOT
 from tests.gate import Gate
+from tools.emulator import Emulator
 from tools.local_function import LocalFunction
 from tools.runtime_api import Answer
 
@@ -256,3 +257,21 @@ def test_a_stream_is_logged_where_a_setting_says_so(function: LocalFunction) -> 
     assert json.loads(records[-2]["request"]) == REQUEST
     assert records[-2]["response"].encode() == http_response(answer)[2]
     assert records[-2]["function_request_id"] == answer.id
+
+
+# --- A second opinion
+
+
+@pytest.mark.parametrize("door", ["function-url", "direct"])
+def test_aws_s_own_emulator_reads_the_same_bytes(function: LocalFunction, door: str) -> None:
+    # The emulator gives a stream back whole, its head included, and drops trailers.
+    event = REQUEST if door == "direct" else http_event(door, REQUEST)
+    with Emulator({"STREAMING_DOORS": "function-url"}, FUNCTION) as emulator:
+        for _ in range(2):
+            read = emulator.invoke(event).payload.encode()
+            head, nuls, body = read.rpartition(bytes(8))
+            assert (nuls != b"") == (door != "direct")
+            ours = function.invoke(event)
+            assert objects(body) == objects(ours.body.rpartition(bytes(8))[2])
+            assert head == ours.body.rpartition(bytes(8))[0]
+        assert emulator.invoke({"prompt": "Once", "max_tokens": 1}).payload["usage"]["completion_tokens"] == 1

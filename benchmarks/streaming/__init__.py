@@ -1,0 +1,1 @@
+"""Time to the first byte of an answer, streamed and whole."""
