@@ -7,7 +7,7 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.txt)
 RIE := $(VENV)/aws-sam-cli
 
 .DEFAULT_GOAL := help
-.PHONY: help run compare test test-slow check format clean
+.PHONY: help run compare test test-slow test-attack check format clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -19,10 +19,13 @@ compare: $(VENV)/ready  ## compile the model (once; needs g++) and show its cold
 	@$(BIN)/python -m tools.compare_engines
 
 test: $(VENV)/ready  ## the tests that need nothing but Python
-	$(BIN)/python -m pytest -m "not slow and not container"
+	$(BIN)/python -m pytest -m "not slow and not attack and not container"
 
 test-slow: $(VENV)/ready $(VENV)/lm-eval/ready  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+test-attack: $(VENV)/ready  ## hostile callers in numbers, on the loopback interface; ATTACK_REPORT names a file for the figures
+	ATTACK_REPORT=$(ATTACK_REPORT) $(BIN)/python -m pytest -m attack
 
 check: $(VENV)/ready  ## formatter, linter, type checker
 	$(BIN)/ruff format --check .
