@@ -83,9 +83,10 @@ def _artifact(source: Path, quantize: str) -> Path:
 
 
 def compiler_digest() -> str:
-    """Of the compiler's sources, so that no artifact of an older one is measured."""
+    """Of the compiler's sources and the kernels', so that no artifact of an older one is measured."""
     digest = hashlib.sha256()
-    for file in sorted((Path(__file__).parents[1] / "compiler").rglob("*")):
+    root = Path(__file__).parents[1]
+    for file in sorted([*(root / "compiler").glob("*.py"), *(root / "engines" / "native").iterdir()]):
         if file.suffix in (".py", ".cpp", ".h"):
             digest.update(file.read_bytes())
     return digest.hexdigest()[:12]

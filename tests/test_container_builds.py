@@ -136,11 +136,7 @@ def from_s3(url: str, prefix: str) -> tuple[str, ...]:
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
-    return (
-        "--network",
-        "bridge",
-        *(part for name, value in variables.items() for part in ("--env", f"{name}={value}")),
-    )
+    return tuple(part for name, value in variables.items() for part in ("--env", f"{name}={value}"))
 
 
 def artifact_of(image: str, directory: Path) -> Path:

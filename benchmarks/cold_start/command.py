@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from benchmarks.cold_start.container import require_docker
+from benchmarks.cold_start.container import ContainerFailedError, image_bytes, require_docker
 from benchmarks.cold_start.measure import ColdStartFailedError, Condition, cold_start, files_opened
 from benchmarks.cold_start.observe import may_drop_page_cache, may_limit_cpu
 from benchmarks.errors import InputError, NotInstalledError
@@ -59,6 +59,11 @@ def _images(options: argparse.Namespace, skipped: list[str]) -> list[Variant]:
     except NotInstalledError as error:
         skipped.append(str(error))
         return []
+    try:
+        for _, _, image in pairs:
+            image_bytes(image)
+    except ContainerFailedError as error:
+        raise InputError(f"--image: {error}.") from None
     return [Variant(name, Path(), image=image) for name, _, image in pairs]
 
 
@@ -76,6 +81,7 @@ def run(options: argparse.Namespace) -> Path:
     recorder = Recorder(options.out / f"{options.name}.json", "cold-start", WHAT, settings)
     samples: list[dict[str, Any]] = []
     recorder.data = {"samples": samples, "files_opened": {}, "failed": {}, "skipped": skipped}
+    recorder.data["image_bytes"] = {variant.name: image_bytes(variant.image) for variant in images}
     kinds = [(variant, condition) for variant in variants for condition in conditions]
     with Progress() as progress:
         task = progress.add_task("cold starts", total=len(kinds) * (options.runs + 1))
@@ -89,8 +95,7 @@ def run(options: argparse.Namespace) -> Path:
             recorder.save(complete=False)
             progress.advance(task)
         for variant in dict.fromkeys(variant for variant, _ in works):
-            if not variant.image:
-                _trace(variant, recorder)
+            _trace(variant, recorder)
     recorder.save(complete=True)
     return recorder.path
 

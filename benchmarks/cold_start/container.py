@@ -81,6 +81,11 @@ class Container:
             except ValueError:
                 raise ContainerFailedError(f"the answer is not JSON: {answer[:300]!r}") from None
 
+    def process(self) -> int:
+        """The emulator's process id, as this machine sees it."""
+        asked = ["docker", "inspect", "--format", "{{.State.Pid}}", self._name]
+        return int(subprocess.run(asked, capture_output=True, text=True, check=True).stdout)
+
     def _address(self) -> str:
         port = subprocess.run(["docker", "port", self._name, "8080"], capture_output=True, text=True, check=False)
         if port.returncode or not port.stdout.strip():
@@ -90,6 +95,15 @@ class Container:
     def _log(self) -> str:
         log = subprocess.run(["docker", "logs", self._name], capture_output=True, text=True, check=False)
         return (log.stdout + log.stderr).strip()[-300:]
+
+
+def image_bytes(image: str) -> int:
+    """Size of an image. Raises ContainerFailedError where Docker has none of that name."""
+    asked = ["docker", "inspect", "--format", "{{.Size}}", image]
+    found = subprocess.run(asked, capture_output=True, text=True, check=False)
+    if found.returncode:
+        raise ContainerFailedError(f"docker has no image {image}; `make image` builds the project's")
+    return int(found.stdout)
 
 
 def _emulated(image: str) -> list[str]:

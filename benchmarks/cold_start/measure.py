@@ -1,6 +1,8 @@
 """One cold start: start the emulator and the function, ask for one token, read what it cost, stop everything."""
 
+import subprocess
 import tempfile
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,9 +117,31 @@ def files_opened(variant: Variant) -> int:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "trace")
         environment = _environment(variant, Condition(None, "warm"), uuid.uuid4().hex)
-        environment["MODEL_DIR"] = str(variant.directory)
-        with Emulator(environment, [*tracer(output), *RUNTIME_CLIENT]) as emulator:
-            reply = emulator.invoke(EVENT, timeout=LONGEST_S)
-        if reply.status != 200:
-            raise ColdStartFailedError(_said(reply.payload))
+        if variant.image:
+            _trace_container(variant.image, environment, output)
+        else:
+            environment["MODEL_DIR"] = str(variant.directory)
+            with Emulator(environment, [*tracer(output), *RUNTIME_CLIENT]) as emulator:
+                reply = emulator.invoke(EVENT, timeout=LONGEST_S)
+            if reply.status != 200:
+                raise ColdStartFailedError(_said(reply.payload))
         return count_opened(output.read_text(errors="replace"))
+
+
+def _trace_container(image: str, environment: dict[str, str], output: Path) -> None:
+    """Follow the emulator in a new container, and so the function that it starts for the first event."""
+    try:
+        with Container(image, environment, None, None) as container:
+            command = [*tracer(output), "-p", str(container.process())]
+            with subprocess.Popen(command, stderr=subprocess.DEVNULL) as trace:
+                _wait_until_traced(container.process(), trace)
+                container.invoke(EVENT, LONGEST_S)
+                trace.terminate()
+    except ContainerFailedError as error:
+        raise ColdStartFailedError(str(error)) from None
+
+
+def _wait_until_traced(process: int, trace: "subprocess.Popen[bytes]") -> None:
+    """Return once the kernel says that the process has a tracer, or the tracer has ended."""
+    while "TracerPid:\t0\n" in Path(f"/proc/{process}/status").read_text() and trace.poll() is None:
+        time.sleep(0.01)

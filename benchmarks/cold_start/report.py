@@ -79,6 +79,21 @@ def _costs(content: dict[str, Any]) -> str:
     return table(head, rows)
 
 
+def _images(content: dict[str, Any]) -> list[str]:
+    """What a file system that fetches an image's blocks when they are first read has to fetch, where images ran."""
+    lines = []
+    for name, size in content.get("image_bytes", {}).items():
+        cold = [sample for sample in content["samples"] if (sample["variant"], sample["cache"]) == (name, "cold")]
+        read = summarise([sample.get("disk_read_bytes", float("nan")) for sample in cold]).median if cold else None
+        opened = content["files_opened"].get(name)
+        facts = [f"{opened:,} files opened"] if opened else []
+        facts += [f"{read / 1e6:,.0f} MB read from the disk with an empty page cache"] if read else []
+        lines.append(
+            f"- Image of {name}: {size / 1e6:,.0f} MB; up to the first answer: {', '.join(facts) or 'untraced'}."
+        )
+    return lines
+
+
 def _ratios(content: dict[str, Any]) -> list[str]:
     """Every other variant beside the first, round by round under the same condition."""
     kinds, lines = _kinds(content), []
@@ -114,7 +129,7 @@ def sections(content: dict[str, Any]) -> dict[str, str]:
     }
     left = [f"- Failed: {name}: {error}" for name, error in content["failed"].items()]
     left += [f"- Skipped: {reason}." for reason in content.get("skipped", [])]
-    notes = [*_ratios(content), *_beyond(content), *left]
+    notes = [*_ratios(content), *_images(content), *_beyond(content), *left]
     return {
         "times": f"{_times(content)}\n{noise_note(spreads, content['machine'])}",
         "costs": _costs(content),
