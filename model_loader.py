@@ -1,7 +1,7 @@
 """The model and the tokenizer, loaded once per process, each phase timed.
 
 `get_model` fills the module's one global on its first call and gives the same object ever after, to any thread. The
-Lambda handler and the FastAPI application both call it, and nothing else loads a model.
+Lambda handler and the FastAPI application both call it; benchmarks and tools call `load_model`, which loads each time.
 """
 
 from startup import process_clock

@@ -1,6 +1,6 @@
 """Every environment variable the project reads, in one place.
 
-Knows names, defaults and allowed values; knows nothing of what they do. `docs/configuration.md` is checked against it.
+Names, defaults and allowed values; what they do is elsewhere. A test holds the README's table to it.
 """
 
 import os

@@ -26,7 +26,7 @@ class Health(TypedDict):
 
 
 class Readiness(TypedDict):
-    """What is loaded; `load` holds milliseconds by phase, which may overlap."""
+    """What is loaded; `load` holds milliseconds by phase, one after the other, and their total."""
 
     status: Literal["ready"]
     model: str

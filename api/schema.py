@@ -1,7 +1,7 @@
 """The OpenAI-compatible requests: one definition for both entry points.
 
 Validated strictly and refusing what it does not know, so that no parameter is ever silently ignored; `null` means not
-given. Every fault becomes one sentence. Knows nothing of models: what depends on one is checked in `service.py`.
+given. Every fault becomes one sentence. What depends on the model is checked in `preparation.py`.
 """
 
 import json

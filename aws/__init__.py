@@ -1,1 +1,1 @@
-"""What is Lambda's own: event shapes, metrics, model source, runtime."""
+"""What is AWS's own: events, batches, logs and metrics, models in S3, secrets, SnapStart, the runtime client."""

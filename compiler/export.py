@@ -23,8 +23,8 @@ from engines.pretrained import load_pretrained
 MAX_ROWS = 512
 """Most tokens of one forward pass, all sequences together."""
 
-# Arguments that transformers' models pass to attention functions and that do not change a causal result, and those
-# that this implementation understands. Any other argument that is not None means semantics not implemented here.
+# Arguments that transformers' models pass to attention functions and that do not change a causal result. Beside them
+# and those that `_Attention` reads, an argument that is not None means semantics not implemented here.
 _HARMLESS = {"position_ids", "position_embeddings", "use_cache", "is_causal", "past_key_values", "cache_position"}
 
 

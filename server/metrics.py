@@ -69,7 +69,7 @@ class Metrics:
         self._cache_looked_at = 0.0
         load = Gauge(
             f"{PREFIX}load_seconds",
-            "Phases of the load; they may overlap",
+            "Phases of the load, one after the other, and their total",
             ["phase"],
             registry=registry,
             multiprocess_mode="max",

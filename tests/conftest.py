@@ -1,6 +1,7 @@
 """Fixtures that several test modules share: an environment of their own, and real models."""
 
 import os
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -13,18 +14,11 @@ from api.model import Model
 from settings import Settings
 from tests.checkpoints import make_checkpoint
 
-SETTING_NAMES = ("MODEL_DIR", "MODEL_NAME", "DTYPE", "DEVICE", "THREADS", "MAX_TOKENS", "MAX_BODY_BYTES", "TRACING")
-SERVER_SETTING_NAMES = (
-    *("API_KEYS", "API_KEYS_SECRET", "API_KEYS_PARAMETER", "API_KEYS_MAX_AGE", "CONCURRENCY", "QUEUE_LENGTH"),
-    *("REQUEST_TIMEOUT", "BODY_TIMEOUT", "DRAIN_TIMEOUT", "HOST", "ALLOWED_HOSTS", "PORT", "WORKERS"),
-)
-
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the developer's shell reaches a test."""
-    others = ("MAX_CHOICES", "GATEWAY_TIMEOUT", "STREAMING_DOORS", "LOG_PROMPTS", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
-    for name in (*SETTING_NAMES, *SERVER_SETTING_NAMES, *others):
+    for name in (*(field.name.upper() for field in fields(Settings)), "AWS_LAMBDA_FUNCTION_MEMORY_SIZE"):
         monkeypatch.delenv(name, raising=False)
 
 

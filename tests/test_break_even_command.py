@@ -53,6 +53,14 @@ def test_what_cannot_be_meant_is_refused_before_anything_starts(
     assert not list(tmp_path.iterdir())
 
 
+def test_without_times_the_committed_measurements_count(tmp_path: Path) -> None:
+    assert main(["break-even", "--quick", "--per-day", "10", "1000", "--out", str(tmp_path)]) == 0
+    committed = json.loads(Path("benchmarks/results/break-even.json").read_text())
+    made = json.loads((tmp_path / "break-even.json").read_text())
+    times = ("cold_s", "load_s", "warm_s", "warm_cv")
+    assert {name: made["settings"][name] for name in times} == {name: committed["settings"][name] for name in times}
+
+
 def test_a_run_writes_results_a_page_and_plots(tmp_path: Path) -> None:
     arguments = ["--quick", "--per-day", "10", "1000", "--burst-factor", "4", "--out", str(tmp_path)]
     assert main(["break-even", *TIMES, *arguments]) == 0

@@ -34,6 +34,8 @@ WHAT = (
     "Times are those given (settings), prices those of the dated table; "
     "free tier, data transfer and logs are left out."
 )
+COMMITTED = Path(__file__).parents[1] / "results"
+"""Where a run without any times takes them from: `compiled int8` in cold-start.json and warm.json."""
 Z99 = 2.3263478740408408
 
 
@@ -92,12 +94,15 @@ def _warm_p99(function: Function) -> float:
 
 
 def _times(options: argparse.Namespace) -> dict[str, float]:
-    """Cold start, loading and warm request: given by hand, else from the results files."""
+    """Cold start, loading and warm request: given by hand, else from results files; by default from COMMITTED."""
     times: dict[str, float] = {}
-    if options.cold_start:
-        times |= measured_cold(load_result(options.cold_start, "cold-start"), options.variant)
-    if options.warm:
-        times |= measured_warm(load_result(options.warm, "warm"), options.variant)
+    cold_start, warm, variant = options.cold_start, options.warm, options.variant
+    if all(getattr(options, name) is None for name in ("cold_start", "warm", "cold_s", "load_s", "warm_s")):
+        cold_start, warm, variant = COMMITTED / "cold-start.json", COMMITTED / "warm.json", variant or "compiled int8"
+    if cold_start:
+        times |= measured_cold(load_result(cold_start, "cold-start"), variant)
+    if warm:
+        times |= measured_warm(load_result(warm, "warm"), variant)
     for name in ("cold_s", "load_s", "warm_s", "warm_cv"):
         if getattr(options, name) is not None:
             times[name] = getattr(options, name)
