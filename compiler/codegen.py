@@ -5,10 +5,12 @@ compiler vectorises it for exactly the level asked for: the build machine's own 
 weights' values.
 """
 
+import functools
 import re
 import shutil
 import subprocess
 import sysconfig
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,16 +124,25 @@ def require_compilers(levels: Sequence[str]) -> None:
             raise CompileError(f"{name} is not installed, and it compiles the model's code.")
 
 
-def build_runtime(level: str, directory: Path) -> None:
-    """Compile engines/native into `directory`/engine.so.
+@functools.cache
+def _runtime(level: str) -> bytes:
+    """engines/native compiled for `level`: the same for every model, so a process compiles it once.
 
-    Its name for the linker is its place, so that a graph finds the kernels beside them, whatever else a process opened.
+    Its name for the linker is its place, so that a graph finds the kernels beside it, whatever else a process opened.
     """
-    _run([
-        compiler(level), *_FLAGS, *MACROS, *LEVEL_FLAGS[level], *_includes(), "-fvisibility=default", "-shared",
-        *(str(NATIVE / f"{name}.cpp") for name in ("runtime", "team", "linear", "attention", "engine")),
-        "-o", str(directory / "engine.so"), "-Wl,-soname,$ORIGIN/engine.so", "-ldl",
-    ])  # fmt: skip
+    with tempfile.TemporaryDirectory() as work:
+        library = Path(work) / "engine.so"
+        _run([
+            compiler(level), *_FLAGS, *MACROS, *LEVEL_FLAGS[level], *_includes(), "-fvisibility=default", "-shared",
+            *(str(NATIVE / f"{name}.cpp") for name in ("runtime", "team", "linear", "attention", "engine")),
+            "-o", str(library), "-Wl,-soname,$ORIGIN/engine.so", "-ldl",
+        ])  # fmt: skip
+        return library.read_bytes()
+
+
+def build_runtime(level: str, directory: Path) -> None:
+    """Compile engines/native into `directory`/engine.so."""
+    (directory / "engine.so").write_bytes(_runtime(level))
 
 
 def build_graph(source: Source, level: str, directory: Path) -> None:
