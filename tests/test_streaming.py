@@ -13,6 +13,7 @@ import pytest
 
 from settings import ROOT
 from tests.gate import Gate
+from tests.running_server import wait_until
 from tools.emulator import Emulator
 from tools.local_function import LocalFunction
 from tools.runtime_api import Answer
@@ -252,11 +253,15 @@ def test_a_stream_may_be_larger_than_six_megabytes(function: LocalFunction) -> N
 
 def test_a_stream_is_logged_where_a_setting_says_so(function: LocalFunction) -> None:
     answer = function.invoke(http_event("function-url", REQUEST))
-    function.invoke({"prompt": "Once", "max_tokens": 1, "temperature": 0})
-    records = [json.loads(line) for line in function.output if '"prompt and completion"' in line]
-    assert json.loads(records[-2]["request"]) == REQUEST
-    assert records[-2]["response"].encode() == http_response(answer)[2]
-    assert records[-2]["function_request_id"] == answer.id
+
+    def records() -> list[Any]:
+        logged = [json.loads(line) for line in list(function.output) if '"prompt and completion"' in line]
+        return [record for record in logged if record["function_request_id"] == answer.id]
+
+    wait_until(lambda: bool(records()), "the log holds the answer")
+    (record,) = records()
+    assert json.loads(record["request"]) == REQUEST
+    assert record["response"].encode() == http_response(answer)[2]
 
 
 # --- A second opinion
