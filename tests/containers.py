@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 IMAGE = "causallm:latest"
 """What `make image` builds."""
 LIKE_LAMBDA = (
-    *("--read-only", "--tmpfs", "/tmp", "--ipc=none"),
+    *("--read-only", "--tmpfs", "/tmp:exec", "--ipc=none"),  # as in Lambda, code in /tmp can be mapped
     *("--memory", "1769m", "--cpus", "1", "--env", "HOME=/nowhere"),
 )
 EMULATOR = BINARIES / f"aws-lambda-rie-{'arm64' if platform.machine() == 'aarch64' else 'x86_64'}"
