@@ -20,6 +20,16 @@ WORKER_PATIENCE = 60
 """Seconds a worker may not answer its supervisor before it is replaced: a load may hold the interpreter that long."""
 
 
+class Workers(Multiprocess):
+    """uvicorn's supervisor, which sees at once that a worker ended while it was being asked whether it is well."""
+
+    def keep_subprocess_alive(self) -> None:
+        # This process's own copy of a worker's end keeps the pipe open, so the question waits for WORKER_PATIENCE.
+        for process in self.processes:
+            process.child_conn.close()
+        super().keep_subprocess_alive()
+
+
 def main() -> None:
     """Serve until a signal ends it."""
     try:
@@ -39,7 +49,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="metrics-") as shared:
         os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", shared)
-        workers = Multiprocess(config, [config.bind_socket()])
+        workers = Workers(config, [config.bind_socket()])
         workers.run()
     if any(process.exitcode == STARTUP_FAILURE for process in workers.processes):
         sys.exit(STARTUP_FAILURE)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -54,6 +55,21 @@ def test_a_load_that_fails_ends_the_process_with_its_sentence(
         assert server.process.wait(PATIENCE) not in (0, -signal.SIGKILL)
         assert message in server.output
         assert "Traceback" not in server.output
+
+
+def test_a_worker_that_dies_while_its_supervisor_asks_how_it_is_gets_replaced(
+    llama_directory: Path, tmp_path: Path
+) -> None:
+    port = free_port()
+    env = {"MODEL_DIR": str(llama_directory), "WORKERS": "2", "PORT": str(port), "THREADS": "1"}
+    with ServerProcess(["-m", "server"], env, port, tmp_path / "server.log") as server:
+        wait_until(lambda: server.output.count("Application startup complete") == 2, "both workers serve")
+        worker = int(re.findall(r"Started server process \[(\d+)\]", server.output)[0])
+        os.kill(worker, signal.SIGSTOP)
+        waits_in = Path(f"/proc/{server.process.pid}/wchan")
+        wait_until(lambda: "poll" in waits_in.read_text(), "the supervisor waits for the stopped worker")
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: server.output.count("Application startup complete") == 3, "another worker serves")
 
 
 def test_nothing_is_answered_before_the_model_is_loaded(llama_directory: Path, tmp_path: Path) -> None:
