@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,14 +89,14 @@ def _choose(client: Any, bucket: str, uri: str, listed: Sequence[RemoteFile]) ->
     """The objects to fetch: an artifact's, as its manifest names them, or the served files of a checkpoint."""
     by_name = {file.name: file for file in listed}
     if MANIFEST in by_name:
-        wanted = {MANIFEST, *_read_json(client, bucket, by_name[MANIFEST])["files"]}
+        wanted = {MANIFEST, *_checksums(_read_json(client, bucket, by_name[MANIFEST]), f"{uri}/{MANIFEST}")}
     else:
         wanted = {name for name in by_name if is_served(name)}
         lacking = missing_from(wanted)
         if lacking is not None:
             raise LoadError(f"{uri}/ has no {lacking}; upload the whole model directory to that prefix.")
         if SHARD_INDEX in by_name:
-            wanted.update(_read_json(client, bucket, by_name[SHARD_INDEX])["weight_map"].values())
+            wanted.update(_shards(_read_json(client, bucket, by_name[SHARD_INDEX]), f"{uri}/{SHARD_INDEX}"))
     missing = sorted(wanted - by_name.keys())
     if missing:
         raise LoadError(f"{uri}/ lacks {', '.join(missing)}; upload the whole model directory to that prefix.")
@@ -106,13 +106,34 @@ def _choose(client: Any, bucket: str, uri: str, listed: Sequence[RemoteFile]) ->
     return [by_name[name] for name in sorted(wanted)]
 
 
-def _read_json(client: Any, bucket: str, file: RemoteFile) -> dict[str, Any]:
+def _read_json(client: Any, bucket: str, file: RemoteFile) -> Any:
     body = client.get_object(Bucket=bucket, Key=file.key, IfMatch=file.etag)["Body"].read()
     try:
-        content: dict[str, Any] = json.loads(body)
-    except ValueError as error:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
         raise LoadError(f"s3://{bucket}/{file.key} is not JSON; upload the model again.") from error
-    return content
+
+
+def _checksums(manifest: Any, where: str) -> dict[str, str]:
+    """The sha256 of each file that a compiled model's manifest names."""
+    try:
+        sums = {name: entry["sha256"] for name, entry in manifest["files"].items()}
+        if all(isinstance(sum_, str) for sum_ in sums.values()):
+            return sums
+    except (TypeError, LookupError, AttributeError):
+        pass
+    raise LoadError(f"{where} is not the manifest of a compiled model; upload the model again.")
+
+
+def _shards(index: Any, where: str) -> set[str]:
+    """The weight files that a checkpoint's index names."""
+    try:
+        names = set(index["weight_map"].values())
+        if all(isinstance(name, str) for name in names):
+            return names
+    except (TypeError, LookupError, AttributeError):
+        pass
+    raise LoadError(f"{where} is not an index of weight files; upload the model again.")
 
 
 def _identity(uri: str, files: Sequence[RemoteFile]) -> str:
@@ -168,12 +189,12 @@ def _require_space(total: int, partial: Path, uri: str) -> None:
 def _verify(client: Any, bucket: str, files: Sequence[RemoteFile], folder: Path) -> None:
     """Raises LoadError unless each file has its checksum: the manifest's where it names one, else its object's."""
     manifest = folder / MANIFEST
-    made: Mapping[str, Any] = json.loads(manifest.read_text())["files"] if manifest.exists() else {}
+    made = _checksums(json.loads(manifest.read_bytes()), str(manifest)) if manifest.exists() else {}
 
     def check(file: RemoteFile) -> None:
         path = folder / file.name
         if file.name in made:
-            equal: bool | None = s3_checksums.sha256(path).hex() == made[file.name]["sha256"]
+            equal: bool | None = s3_checksums.sha256(path).hex() == made[file.name]
         else:
             head = client.head_object(Bucket=bucket, Key=file.key, IfMatch=file.etag, ChecksumMode="ENABLED")
             equal = s3_checksums.equals_object(

@@ -208,6 +208,24 @@ def test_verifies_an_artifact_by_its_manifest(bucket: Any, tmp_path: Path) -> No
         s3_model.fetch(f"s3://{BUCKET}/built", tmp_path / "wrong")
 
 
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"files": []}', '{"files": {"a": 1}}', '{"files": {"a": {"sha256": 1}}}']
+)
+def test_a_manifest_that_is_none_is_named(content: str, bucket: Any, tmp_path: Path) -> None:
+    bucket.put_object(Bucket=BUCKET, Key="built/manifest.json", Body=content.encode())
+    with pytest.raises(
+        LoadError, match=r"^s3://.*/built/manifest\.json is not the manifest of a compiled model; upload"
+    ):
+        s3_model.fetch(f"s3://{BUCKET}/built", tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": ["b"]}}'])
+def test_an_index_that_is_none_is_named(content: str, bucket: Any, tmp_path: Path) -> None:
+    bucket.put_object(Bucket=BUCKET, Key="team/demo/model.safetensors.index.json", Body=content.encode())
+    with pytest.raises(LoadError, match=r"index\.json is not an index of weight files; upload the model again"):
+        s3_model.fetch(URI, tmp_path)
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
 def test_names_the_key_that_is_missing(name: str, bucket: Any, tmp_path: Path) -> None:
     bucket.delete_object(Bucket=BUCKET, Key=f"team/demo/{name}")
