@@ -1,6 +1,8 @@
 """Fixtures that several test modules share: an environment of their own, and real models."""
 
+import functools
 import os
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
@@ -35,10 +37,20 @@ def llama(llama_directory: Path) -> Model:
 
 
 @pytest.fixture(scope="session")
-def llama_artifact(llama_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """That checkpoint, compiled in float32 for every level of this machine's architecture."""
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`compiled(checkpoint, quantize, levels)`: the artifact, compiled once a session for all who ask for the same."""
     from compiler.build import build  # imports what only compilers need
 
-    artifact = tmp_path_factory.mktemp("artifacts") / "tiny-llama"
-    build(llama_directory, artifact, "none")
+    @functools.cache
+    def artifact(checkpoint: Path, quantize: str, levels: tuple[str, ...] | None = None) -> Path:
+        target = tmp_path_factory.mktemp("artifacts") / f"{checkpoint.name}-{quantize}"
+        build(checkpoint, target, quantize, levels=levels)
+        return target
+
     return artifact
+
+
+@pytest.fixture(scope="session")
+def llama_artifact(llama_directory: Path, compiled: Callable[..., Path]) -> Path:
+    """That checkpoint, compiled in float32 for every level of this machine's architecture."""
+    return compiled(llama_directory, "none")

@@ -3,31 +3,34 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from compiler.build import build
 from engines import artifact, compiled_engine
 from engines.base import PAGE_TOKENS, Logits, OutOfPagesError, Step, TokenIds
 from engines.compiled_engine import CompiledCache, CompiledEngine
 from settings import ROOT
 from tests.checkpoints import CONTEXT, VOCAB, make_checkpoint
 
-LEVELS = [level for level in artifact.levels_here() if artifact.LEVEL_FLAGS[level] <= artifact.cpu_flags()]
+LEVELS = tuple(level for level in artifact.levels_here() if artifact.LEVEL_FLAGS[level] <= artifact.cpu_flags())
 MIXES = 150
 
 
-@pytest.fixture(scope="module", params=["none", "int8"])
-def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifact whose sliding windows and odd head sizes leave no part of attention out."""
-    made = tmp_path_factory.mktemp(f"batches-{request.param}")
+@pytest.fixture(scope="session")
+def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint whose sliding windows and odd head sizes leave no part of attention out."""
     sizes: dict[str, Any] = {"hidden_size": 72, "head_dim": 20, "sliding_window": 150, "num_attention_heads": 6}
-    checkpoint = make_checkpoint(made / "checkpoint", "gemma3-sliding", **sizes)
-    build(checkpoint, made / "artifact", request.param, levels=LEVELS)
-    return made / "artifact"
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoints") / "gemma", "gemma3-sliding", **sizes)
+
+
+@pytest.fixture(scope="module", params=["none", "int8"])
+def directory(request: pytest.FixtureRequest, gemma: Path, compiled: Callable[..., Path]) -> Path:
+    """Its artifact at each precision whose sums do not depend on the mix."""
+    return compiled(gemma, request.param, LEVELS)
 
 
 @pytest.fixture(scope="module", params=[(level, threads) for level in LEVELS for threads in (1, 2)], ids=str)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from api.model import Model
-from compiler.build import build
 from engines.base import PAGE_TOKENS, Logits, OutOfPagesError, Step, TokenIds
 from generation import scheduler as scheduling
 from generation.deadline import Deadline
@@ -364,16 +363,14 @@ def test_random_mixes_give_each_sequence_what_it_gets_alone(tokenizer: Tokenizer
 
 
 @pytest.fixture(scope="module", params=["transformers", "compiled float32", "compiled int8"])
-def model(request: pytest.FixtureRequest, llama_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+def model(request: pytest.FixtureRequest, llama_directory: Path, compiled: Callable[..., Path]) -> Model:
     """A real model on each engine. int4 is left out: docs/compiled-engine.md says when its texts differ."""
     if request.param == "transformers":
         loaded: Model = request.getfixturevalue("llama")
         return loaded
     if request.param == "compiled float32":
         return load_model(Settings(model_dir=str(request.getfixturevalue("llama_artifact"))))
-    artifact = tmp_path_factory.mktemp("artifacts") / "llama-int8"
-    build(llama_directory, artifact, "int8")
-    return load_model(Settings(model_dir=str(artifact)))
+    return load_model(Settings(model_dir=str(compiled(llama_directory, "int8"))))
 
 
 def test_a_real_engine_says_in_any_mix_what_it_says_alone(model: Model) -> None:
