@@ -31,7 +31,7 @@ class Settings:
     threads: int = 0
     """THREADS: compute threads; 0 is one per vCPU the function really has."""
     max_tokens: int = 0
-    """MAX_TOKENS: most completion tokens one request may ask for; 0 is what the context leaves."""
+    """MAX_TOKENS: most completion tokens of a choice; a request for more is cut to it; 0 is what the context leaves."""
     max_choices: int = 128
     """MAX_CHOICES: most choices one completion request may ask for, its prompts times `n`."""
     max_body_bytes: int = 1_000_000

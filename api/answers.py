@@ -5,6 +5,7 @@ import uuid
 from typing import Any
 
 from api.events import Event, Failed, Finished, Part
+from api.model import Model
 from api.preparation import PreparedRequest
 from api.responses import Wording
 from generation.sequence import Piece
@@ -16,9 +17,9 @@ Answer = dict[str, Any]
 class WholeAnswer:
     """Collects the events of an answer that is sent when it is complete."""
 
-    def __init__(self, prepared: PreparedRequest, wording: Wording, model_name: str) -> None:
+    def __init__(self, prepared: PreparedRequest, wording: Wording, model: Model) -> None:
         self._wording = wording
-        self._heading = _heading(wording, wording.kind, model_name)
+        self._heading = _heading(prepared, wording, wording.kind, model)
         self._pieces: list[list[Piece]] = [[] for _ in prepared.choices]
 
     def add(self, event: Event) -> Answer | None:
@@ -37,11 +38,11 @@ class WholeAnswer:
 class StreamedAnswer:
     """Words the events of an answer one by one."""
 
-    def __init__(self, prepared: PreparedRequest, wording: Wording, model_name: str) -> None:
+    def __init__(self, prepared: PreparedRequest, wording: Wording, model: Model) -> None:
         options = prepared.request.stream_options
         self._counted = options is not None and options.include_usage
         self._wording = wording
-        self._heading = _heading(wording, wording.part_kind, model_name)
+        self._heading = _heading(prepared, wording, wording.part_kind, model)
         self._begun = [False] * len(prepared.choices)
 
     def parts(self, event: Event) -> list[Answer]:
@@ -63,6 +64,15 @@ class StreamedAnswer:
                 return [{**self._heading, "choices": [], "usage": usage, "timings": timings}]
 
 
-def _heading(wording: Wording, kind: str, model_name: str) -> Answer:
-    identity = f"{wording.id_prefix}-{uuid.uuid4().hex}"
-    return {"id": identity, "object": kind, "created": int(time.time()), "model": model_name}
+def _heading(prepared: PreparedRequest, wording: Wording, kind: str, model: Model) -> Answer:
+    """What a whole answer, and every part of a streamed one, says first."""
+    heading: Answer = {
+        "id": f"{wording.id_prefix}-{uuid.uuid4().hex}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": model.name,
+        "system_fingerprint": model.fingerprint,
+    }
+    if prepared.max_tokens_cut_to is not None:
+        heading["max_tokens_cut_to"] = prepared.max_tokens_cut_to
+    return heading

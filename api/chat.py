@@ -19,6 +19,9 @@ from generation.tokenizer import read_json
 if TYPE_CHECKING:
     from jinja2 import Template
 
+WRONG_VALUES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What Python's operators raise in a template that was given a variable of another type than it expects."""
+
 
 class ChatTemplate:
     """A checkpoint's chat template. Immutable, safe to share between threads."""
@@ -41,8 +44,13 @@ class ChatTemplate:
         environment.globals["strftime_now"] = _strftime_now
         return environment.from_string(self._source)
 
-    def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        """The prompt that asks for the assistant's next turn.
+    @property
+    def reserved(self) -> frozenset[str]:
+        """Names of variables that no caller of `render` may give."""
+        return frozenset({"messages", "add_generation_prompt", *self._special_tokens})
+
+    def render(self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any] | None = None) -> str:
+        """The prompt that asks for the assistant's next turn. `variables` are for the template, none of them reserved.
 
         InvalidRequestError when the template refuses, or when it takes too long or makes too much of these messages.
         """
@@ -53,9 +61,11 @@ class ChatTemplate:
         try:
             with bounded():
                 return joined(
-                    self._template.generate(messages=messages, add_generation_prompt=True, **self._special_tokens)
+                    self._template.generate(
+                        **(variables or {}), messages=messages, add_generation_prompt=True, **self._special_tokens
+                    )
                 )
-        except (TemplateError, RecursionError, MemoryError) as error:
+        except (TemplateError, RecursionError, MemoryError, *WRONG_VALUES) as error:
             raise InvalidRequestError(
                 f"The model's chat template refuses these messages: {error}",
                 param="messages",

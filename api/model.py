@@ -1,5 +1,6 @@
 """A loaded model: everything a request needs, immutable, shared by all threads."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,13 @@ class Model:
     """What the checkpoint's generation config asks for where a request is silent."""
     load_ms: Mapping[str, float]
     """How long each phase of the load took, milliseconds."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The same wherever the same checkpoint runs on the same engine: with one seed, the same text."""
+        engine = self.engine
+        what = (self.name, self.revision, engine.name, engine.dtype, engine.device)
+        return f"fp_{hashlib.sha256(repr(what).encode()).hexdigest()[:12]}"
 
 
 def generation_defaults(

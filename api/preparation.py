@@ -39,6 +39,8 @@ class PreparedRequest:
     choices: tuple[Choice, ...]
     """In the order of their index: `n` for the first prompt, then for the next."""
     prompt_tokens: int
+    max_tokens_cut_to: int | None
+    """The most tokens a choice may have where that is fewer than were asked for."""
     received: float
     """`time.monotonic()` when the request arrived here; what passes until it runs is queueing."""
 
@@ -58,7 +60,9 @@ def prepare(
         prompts, echo = [_chat_prompt(request, model)], False
     else:
         prompts, echo = _completion_prompts(request, model, max_choices), request.echo
-    params = _params(request, model, max_tokens, longest=max(len(ids) for _, ids in prompts))
+    asked = _asked_tokens(request)
+    granted = _granted_tokens(request, model, max_tokens, longest=max(len(ids) for _, ids in prompts))
+    params = _params(request, model, granted)
     seed = params.sampling.seed
     choices = [
         Choice(
@@ -69,7 +73,13 @@ def prepare(
         for text, ids in prompts
         for choice in range(request.n)
     ]
-    return PreparedRequest(request, tuple(choices), sum(len(ids) for _, ids in prompts), received)
+    return PreparedRequest(
+        request,
+        tuple(choices),
+        prompt_tokens=sum(len(ids) for _, ids in prompts),
+        max_tokens_cut_to=granted if asked is not None and asked > granted else None,
+        received=received,
+    )
 
 
 def check_model(name: str | None, model: Model) -> None:
@@ -85,17 +95,11 @@ def check_model(name: str | None, model: Model) -> None:
 
 def _check_combinations(request: CompletionRequest | ChatRequest) -> None:
     """Parameters that are right one by one and wrong together."""
-    if request.stream_options is not None and not request.stream:
-        raise InvalidRequestError("'stream_options' needs 'stream' to be true.", param="stream_options")
     if "" in ([request.stop] if isinstance(request.stop, str) else request.stop):
         raise InvalidRequestError("'stop' must not hold an empty string.", param="stop")
     if isinstance(request, ChatRequest):
         if request.top_logprobs and not request.logprobs:
             raise InvalidRequestError("'top_logprobs' needs 'logprobs' to be true.", param="top_logprobs")
-        if None not in (request.max_tokens, request.max_completion_tokens):
-            raise InvalidRequestError(
-                "Give 'max_completion_tokens' or the older 'max_tokens', not both.", param="max_tokens"
-            )
     elif request.max_tokens == 0 and not request.echo:
         raise InvalidRequestError("'max_tokens' must be at least 1 unless 'echo' is true.", param="max_tokens")
 
@@ -129,7 +133,14 @@ def _chat_prompt(request: ChatRequest, model: Model) -> tuple[str, TokenIds]:
             f"The model {model.name!r} has no chat template; use /v1/completions with a prompt.",
             param="messages",
         )
-    text = model.chat_template.render([_plain(message) for message in request.messages])
+    template = model.chat_template
+    if reserved := template.reserved & request.chat_template_kwargs.keys():
+        raise InvalidRequestError(
+            f"'chat_template_kwargs' must not hold {min(reserved)!r}.", param="chat_template_kwargs"
+        )
+    effort = {} if request.reasoning_effort is None else {"reasoning_effort": request.reasoning_effort}
+    messages = [_plain(message) for message in request.messages]
+    text = template.render(messages, effort | request.chat_template_kwargs)
     return text, _encode(model, text, param="messages", add_special_tokens=False)
 
 
@@ -138,7 +149,8 @@ def _plain(message: Message) -> dict[str, Any]:
     content = message.content
     text = content if isinstance(content, str) else "".join(part.text for part in content)
     plain = {"role": "system" if message.role == "developer" else message.role, "content": text}
-    return plain | ({} if message.name is None else {"name": message.name})
+    optional = {"name": message.name, "reasoning_content": message.reasoning_content}
+    return plain | {name: value for name, value in optional.items() if value is not None}
 
 
 def _encode(model: Model, text: str, *, param: str, add_special_tokens: bool = True) -> TokenIds:
@@ -175,9 +187,7 @@ def _checked_ids(model: Model, ids: list[int]) -> TokenIds:
     return np.array(ids, dtype=np.int64)
 
 
-def _params(request: CompletionRequest | ChatRequest, model: Model, cap: int, longest: int) -> GenerationParams:
-    """Generation parameters for prompts of at most `longest` tokens."""
-    max_tokens = _max_tokens(request, model, cap, longest)
+def _params(request: CompletionRequest | ChatRequest, model: Model, max_tokens: int) -> GenerationParams:
     if request.min_tokens > max_tokens:
         raise InvalidRequestError(f"'min_tokens' is more than the {max_tokens} tokens allowed.", param="min_tokens")
     if isinstance(request, ChatRequest):
@@ -195,26 +205,23 @@ def _params(request: CompletionRequest | ChatRequest, model: Model, cap: int, lo
     )
 
 
-def _max_tokens(request: CompletionRequest | ChatRequest, model: Model, cap: int, longest: int) -> int:
+def _asked_tokens(request: CompletionRequest | ChatRequest) -> int | None:
+    """The most tokens the request asks for; of a chat's two names the newer one counts."""
+    if isinstance(request, ChatRequest) and request.max_completion_tokens is not None:
+        return request.max_completion_tokens
+    return request.max_tokens
+
+
+def _granted_tokens(request: CompletionRequest | ChatRequest, model: Model, cap: int, longest: int) -> int:
+    """The most tokens a choice gets: no more than the server allows or than prompts of up to `longest` tokens leave."""
     context = model.engine.context_length
-    asked = request.max_tokens
-    if isinstance(request, ChatRequest):
-        asked = request.max_completion_tokens if asked is None else asked
+    asked = _asked_tokens(request)
     room = context - longest
     if room < (1 if asked is None else min(asked, 1)):
         raise _too_long(model, longest, "messages" if isinstance(request, ChatRequest) else "prompt")
     if asked is None:
-        return min(room, cap, context if isinstance(request, ChatRequest) else DEFAULT_COMPLETION_TOKENS)
-    if asked > cap:
-        raise InvalidRequestError(f"'max_tokens' is {asked}; this server allows at most {cap}.", param="max_tokens")
-    if asked > room:
-        raise InvalidRequestError(
-            f"The prompt is {longest} tokens long and 'max_tokens' is {asked}; this model's context holds {context}, "
-            f"so ask for at most {room}.",
-            param="max_tokens",
-            code="context_length_exceeded",
-        )
-    return asked
+        asked = context if isinstance(request, ChatRequest) else DEFAULT_COMPLETION_TOKENS
+    return min(asked, room, cap)
 
 
 def _sampling(request: CompletionRequest | ChatRequest, model: Model) -> SamplingParams:
@@ -222,6 +229,7 @@ def _sampling(request: CompletionRequest | ChatRequest, model: Model) -> Samplin
     names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
     asked = {name: getattr(request, name) for name in names}
     chosen = dict(model.sampling_defaults) | {name: value for name, value in asked.items() if value is not None}
+    chosen["top_k"] = max(0, chosen.get("top_k", 0))
     return SamplingParams(
         **chosen,
         presence_penalty=request.presence_penalty,

@@ -78,7 +78,13 @@ class Reply:
         """Tokens of all prompts, each counted once, and of all choices."""
         prompt = self.prepared.prompt_tokens
         completion = sum(sequence.completion_tokens for sequence in self._numbers)
-        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+            "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        }
 
     def _timings(self) -> Timings:
         """Where the time went, from the request's arrival to now."""

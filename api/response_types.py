@@ -1,7 +1,7 @@
 """The OpenAI-compatible responses as types: what both entry points send, and what their documentation describes.
 
-Typed dictionaries, so that building one costs no more than a dict. `timings` and `cut_by_deadline` are this project's
-extensions; OpenAI's clients pass them through.
+Typed dictionaries, so that building one costs no more than a dict. `timings`, `cut_by_deadline` and
+`max_tokens_cut_to` are this project's extensions; OpenAI's clients pass them through.
 """
 
 from collections.abc import Mapping
@@ -51,10 +51,20 @@ class ModelList(TypedDict):
     data: list[ModelObject]
 
 
+class PromptTokensDetails(TypedDict):
+    cached_tokens: int
+
+
+class CompletionTokensDetails(TypedDict):
+    reasoning_tokens: int
+
+
 class Usage(TypedDict):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
 
 
 class Timings(TypedDict):
@@ -90,6 +100,8 @@ class Completion(TypedDict):
     object: Literal["text_completion"]
     created: int
     model: str
+    system_fingerprint: str
+    max_tokens_cut_to: NotRequired[int]
     choices: list[CompletionChoice]
     usage: NotRequired[Usage | None]
     timings: NotRequired[Timings]
@@ -129,6 +141,8 @@ class ChatCompletion(TypedDict):
     object: Literal["chat.completion"]
     created: int
     model: str
+    system_fingerprint: str
+    max_tokens_cut_to: NotRequired[int]
     choices: list[ChatChoice]
     usage: Usage
     timings: Timings
@@ -153,6 +167,8 @@ class ChatCompletionChunk(TypedDict):
     object: Literal["chat.completion.chunk"]
     created: int
     model: str
+    system_fingerprint: str
+    max_tokens_cut_to: NotRequired[int]
     choices: list[ChatChunkChoice]
     usage: NotRequired[Usage | None]
     timings: NotRequired[Timings]

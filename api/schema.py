@@ -1,7 +1,8 @@
 """The OpenAI-compatible requests: one definition for both entry points.
 
-Validated strictly and refusing what it does not know, so that no parameter is ever silently ignored; `null` means not
-given. Every fault becomes one sentence. What depends on the model is checked in `preparation.py`.
+Validated strictly and refusing what it does not know, so that no parameter is silently ignored; `null` means not given.
+What changes nothing for one small model is accepted, and listed in docs/server.md. Every fault becomes one sentence.
+What depends on the model is checked in `preparation.py`.
 """
 
 import json
@@ -23,8 +24,14 @@ class _Strict(Struct, frozen=True, forbid_unknown_fields=True):
     pass
 
 
+_Label = Annotated[str, Meta(max_length=256)]
+"""A caller's own name for something."""
+
+
 class StreamOptions(_Strict, frozen=True):
     include_usage: bool = False
+    include_obfuscation: bool = False
+    """Without effect, as everything that is marked so below."""
 
 
 class _Sampling(_Strict, frozen=True, kw_only=True):
@@ -32,8 +39,8 @@ class _Sampling(_Strict, frozen=True, kw_only=True):
 
     model: Annotated[str, Meta(description="The served model's id; its only one when left out.")] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Meta(ge=0, description="0 keeps every token.")] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1, description="0 keeps the likeliest token only.")] | None = None
+    top_k: Annotated[int, Meta(ge=-1, description="0 and -1 keep every token.")] | None = None
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     presence_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
@@ -46,6 +53,13 @@ class _Sampling(_Strict, frozen=True, kw_only=True):
     ignore_eos: bool = False
     stream: bool = False
     stream_options: StreamOptions | None = None
+    # Without effect:
+    best_of: Literal[1] = 1
+    metadata: dict[str, Any] = {}
+    prompt_cache_key: _Label | None = None
+    safety_identifier: _Label | None = None
+    service_tier: _Label | None = None
+    store: bool = False
     user: str | None = None
 
 
@@ -70,12 +84,20 @@ class CompletionRequest(_Sampling, frozen=True, kw_only=True):
 class TextPart(_Strict, frozen=True):
     type: Literal["text"]
     text: str
+    cache_control: dict[str, Any] = {}
+    """Without effect."""
 
 
 class Message(_Strict, frozen=True):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
     name: str | None = None
+    reasoning_content: str | None = None
+    # Of answers that clients send back, without effect:
+    annotations: list[Any] = []
+    provider_specific_fields: dict[str, Any] = {}
+    refusal: str | None = None
+    tool_calls: Annotated[list[Any], Meta(max_length=0)] = []
 
 
 class ResponseFormat(_Strict, frozen=True):
@@ -91,6 +113,14 @@ class ChatRequest(_Sampling, frozen=True, kw_only=True):
     logprobs: bool = False
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] = 0
     response_format: ResponseFormat | None = None
+    reasoning_effort: _Label | None = None
+    chat_template_kwargs: dict[str, str | bool | int | float] = {}
+    # Without effect:
+    modalities: list[Literal["text"]] = []
+    parallel_tool_calls: bool = True
+    tool_choice: Literal["auto", "none"] = "auto"
+    tools: Annotated[list[Any], Meta(max_length=0)] = []
+    verbosity: _Label | None = None
 
 
 Request = TypeVar("Request", bound=_Sampling)
@@ -104,6 +134,11 @@ SHAPES = {
     "stop": f"a string or a list of up to {MAX_STOPS} strings",
     "content": "a string or a list of text parts",
     "logit_bias": "an object of up to 1024 token ids, each with a number between -100 and 100",
+    "chat_template_kwargs": "an object of strings, numbers, true and false",
+    "modalities": "a list of nothing but 'text'",
+    "tools": "an empty list, because this server calls no tools",
+    "tool_calls": "an empty list, because this server calls no tools",
+    "annotations": "a list",
 }
 """What to say of fields, whatever is wrong within them, that are more than one value."""
 _Field = tuple[type[_Strict], str, str]
@@ -246,6 +281,8 @@ def _words(wanted: inspect.Type) -> str:
                 return f"{number} of at least {wanted.ge}"
             low, high = (f"between {wanted.ge}", "and") if wanted.gt is None else (f"above {wanted.gt}", "and at most")
             return f"{number} {low} {high} {wanted.le}"
+        case inspect.StrType(max_length=int(most)):
+            return f"a string of at most {most} characters"
         case inspect.LiteralType(values):
             *others, last = map(repr, values)
             return f"{', '.join(others)} or {last}" if others else last

@@ -114,11 +114,11 @@ class Service:
 
     def whole(self, prepared: PreparedRequest) -> WholeAnswer:
         """What makes a whole answer of this request's events."""
-        return WholeAnswer(prepared, wording_of(prepared, self.model.tokenizer), self.model.name)
+        return WholeAnswer(prepared, wording_of(prepared, self.model.tokenizer), self.model)
 
     def streamed(self, prepared: PreparedRequest) -> StreamedAnswer:
         """What makes parts of an answer of this request's events."""
-        return StreamedAnswer(prepared, wording_of(prepared, self.model.tokenizer), self.model.name)
+        return StreamedAnswer(prepared, wording_of(prepared, self.model.tokenizer), self.model)
 
     def _finished(self, usage: Usage, timings: Timings) -> Timings:
         """Report; the first reply of the process also carries the load's phases."""

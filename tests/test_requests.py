@@ -1,11 +1,13 @@
 """Requests to answers through the service: what is refused and in which words, and what comes back."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from api.answers import Answer
+from api.chat import ChatTemplate
 from api.errors import ApiError, InvalidRequestError, NotFoundError, ServiceUnavailableError
 from api.model import Model
 from api.routes import HttpRequest, handle
@@ -22,6 +24,18 @@ def service(llama: Model) -> Service:
 
 def complete(service: Service, **body: Any) -> Answer:
     return service.respond(service.prepare(validate(CompletionRequest, {"prompt": "the fox", **body})))
+
+
+@pytest.fixture(scope="module")
+def chatting(llama: Model) -> Service:
+    """The same with a chat template that a caller can tell something."""
+    template = "{% if mood %}{{ mood * 2 }} {% endif %}{{ reasoning_effort }}{{ messages }}"
+    return Service(replace(llama, chat_template=ChatTemplate(template, {"bos_token": "<s>"})))
+
+
+def chat(service: Service, **body: Any) -> Answer:
+    messages = [{"role": "user", "content": "hi"}]
+    return service.respond(service.prepare(validate(ChatRequest, {"messages": messages, **body})))
 
 
 def refusal(service: Service, kind: type[CompletionRequest] | type[ChatRequest], body: Any) -> ApiError:
@@ -51,13 +65,11 @@ def refusal(service: Service, kind: type[CompletionRequest] | type[ChatRequest],
         ({"prompt": "x", "stop": ["a"] * 17}, "'stop' must be a string or a list of up to 16 strings.", "stop"),
         ({"prompt": "x", "stop": [""]}, "'stop' must not hold an empty string.", "stop"),
         ({"prompt": "x", "max_tokens": 0}, "'max_tokens' must be at least 1 unless 'echo' is true.", "max_tokens"),
-        ({"prompt": "x", "max_tokens": 601}, "'max_tokens' is 601; this server allows at most 600.", "max_tokens"),
         (
             {"prompt": "x", "logit_bias": {"320": 1}},
             "'logit_bias' names '320'; its keys are token ids from 0 to 319.",
             "logit_bias",
         ),
-        ({"prompt": "x", "stream_options": {}}, "'stream_options' needs 'stream' to be true.", "stream_options"),
         ({"prompt": "x", "min_tokens": 99}, "'min_tokens' is more than the 16 tokens allowed.", "min_tokens"),
     ],
 )
@@ -107,9 +119,32 @@ def test_a_prompt_over_the_context_is_told_its_length_and_what_fits(service: Ser
         "The prompt is 640 tokens long; this model's context holds 640, "
         "so at most 639 fit with one token of completion."
     )
-    error = refusal(service, CompletionRequest, {"prompt": [5] * 600, "max_tokens": 41})
-    assert error.message.endswith("this model's context holds 640, so ask for at most 40.")
     assert error.code == "context_length_exceeded"
+
+
+@pytest.mark.parametrize(("asked", "granted"), [(5, None), (6, 5), (4096, 5)])
+def test_more_tokens_than_the_context_leaves_are_cut_to_that_and_the_answer_says_so(
+    service: Service, asked: int, granted: int | None
+) -> None:
+    body = {"prompt": [[5], [5] * (CONTEXT - 5)], "max_tokens": asked, "ignore_eos": True}
+    whole = complete(service, **body)
+    parts = list(service.stream(service.prepare(validate(CompletionRequest, {**body, "stream": True}))))
+    assert [answer.get("max_tokens_cut_to") for answer in (whole, *parts)] == [granted] * (1 + len(parts))
+    assert whole["usage"]["completion_tokens"] == 2 * (granted or asked)
+    assert whole["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize(("asked", "granted"), [(600, None), (601, 600)])
+def test_more_tokens_than_the_server_allows_are_cut_to_that(service: Service, asked: int, granted: int | None) -> None:
+    prepared = service.prepare(validate(CompletionRequest, {"prompt": "x", "max_tokens": asked}))
+    assert prepared.max_tokens_cut_to == granted
+    assert prepared.choices[0].params.max_tokens == (granted or asked)
+
+
+def test_the_newer_name_of_a_chat_s_limit_counts(chatting: Service) -> None:
+    answer = chat(chatting, max_tokens=9, max_completion_tokens=4, ignore_eos=True)
+    assert answer["usage"]["completion_tokens"] == 4
+    assert "max_tokens_cut_to" not in answer
 
 
 @pytest.mark.parametrize(
@@ -149,6 +184,100 @@ def test_what_is_not_json_is_told_where(body: bytes, message: str) -> None:
     assert caught.value.message == message
 
 
+WITHOUT_EFFECT: dict[str, Any] = {
+    "best_of": 1,
+    "metadata": {"run": "7", "nested": {"x": None}},
+    "prompt_cache_key": "k" * 256,
+    "safety_identifier": "someone",
+    "service_tier": "auto",
+    "store": True,
+    "stream_options": {"include_obfuscation": True},
+    "user": "someone",
+}
+WITHOUT_EFFECT_ON_A_CHAT: dict[str, Any] = {
+    "modalities": ["text"],
+    "parallel_tool_calls": True,
+    "tool_choice": "auto",
+    "tools": [],
+    "verbosity": "low",
+}
+
+
+@pytest.mark.parametrize("field", WITHOUT_EFFECT)
+def test_what_is_accepted_without_effect_has_none(service: Service, field: str) -> None:
+    given = complete(service, seed=3, **{field: WITHOUT_EFFECT[field]})
+    assert given["choices"] == complete(service, seed=3)["choices"]
+
+
+@pytest.mark.parametrize("field", [*WITHOUT_EFFECT, *WITHOUT_EFFECT_ON_A_CHAT])
+def test_what_is_accepted_without_effect_on_a_chat_has_none(chatting: Service, field: str) -> None:
+    value = {**WITHOUT_EFFECT, **WITHOUT_EFFECT_ON_A_CHAT}[field]
+    given = chat(chatting, seed=3, max_tokens=8, **{field: value})
+    assert given["choices"] == chat(chatting, seed=3, max_tokens=8)["choices"]
+
+
+def test_an_answer_can_be_sent_back_as_clients_keep_it(chatting: Service) -> None:
+    kept: dict[str, Any] = {
+        "annotations": [],
+        "provider_specific_fields": {"refusal": None},
+        "refusal": None,
+        "audio": None,
+    }
+    marked = [{"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}]
+    asked = {"role": "user", "content": marked}
+    answer = {"role": "assistant", "content": "yes", **kept, "tool_calls": [], "function_call": None}
+    plain = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
+    answers = [
+        chat(chatting, messages=messages, seed=3, max_tokens=8)["choices"] for messages in ([asked, answer], plain)
+    ]
+    assert answers[0] == answers[1]
+
+
+def test_a_chat_template_sees_what_it_asks_for(chatting: Service) -> None:
+    def prompt(**body: Any) -> str:
+        request = validate(ChatRequest, {"messages": [{"role": "assistant", "content": "x", **message}], **body})
+        (choice,) = chatting.prepare(request).choices
+        return chatting.model.tokenizer.decode(choice.prompt.tolist())
+
+    message: dict[str, Any] = {}
+    assert prompt() == "[{'role': 'assistant', 'content': 'x'}]"
+    assert prompt(reasoning_effort="low").startswith("low[")
+    assert prompt(chat_template_kwargs={"mood": "so"}).startswith("soso [")
+    message = {"reasoning_content": "so"}
+    assert "'reasoning_content': 'so'" in prompt()
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"messages": "x"}, "'chat_template_kwargs' must not hold 'messages'."),
+        ({"bos_token": "x"}, "'chat_template_kwargs' must not hold 'bos_token'."),
+        (
+            {"mood": "x", "deep": {}},
+            "'chat_template_kwargs' must be an object of strings, numbers, true and false.",
+        ),
+    ],
+)
+def test_variables_that_a_template_cannot_take_are_refused(
+    chatting: Service, variables: dict[str, Any], message: str
+) -> None:
+    body = {"messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": variables}
+    assert refusal(chatting, ChatRequest, body).message == message
+
+
+def test_a_template_that_fails_on_a_variable_s_type_refuses_it(llama: Model) -> None:
+    service = Service(replace(llama, chat_template=ChatTemplate("{{ mood + 'x' }}{{ 1 // many }}", {})))
+    for variables in ({"mood": 5}, {"mood": "x", "many": 0}):
+        body = {"messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": variables}
+        assert "chat template refuses these messages" in refusal(service, ChatRequest, body).message
+
+
+def test_one_model_on_one_engine_has_one_fingerprint(service: Service, llama: Model) -> None:
+    first, second = (complete(service)["system_fingerprint"] for _ in range(2))
+    assert first == second == llama.fingerprint
+    assert replace(llama, revision="another").fingerprint != first
+
+
 def test_null_means_not_given(service: Service) -> None:
     assert complete(service, seed=None, stop=None, tools=None, logprobs=None)["choices"][0]["text"]
 
@@ -156,7 +285,13 @@ def test_null_means_not_given(service: Service) -> None:
 def test_usage_counts_every_prompt_once_and_every_choice(service: Service) -> None:
     answer = complete(service, prompt=[[5, 6, 7], [8]], n=3, max_tokens=4, ignore_eos=True)
     assert [choice["index"] for choice in answer["choices"]] == list(range(6))
-    assert answer["usage"] == {"prompt_tokens": 4, "completion_tokens": 24, "total_tokens": 28}
+    assert answer["usage"] == {
+        "prompt_tokens": 4,
+        "completion_tokens": 24,
+        "total_tokens": 28,
+        "prompt_tokens_details": {"cached_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0},
+    }
 
 
 def test_choices_with_one_seed_differ_and_repeat(service: Service) -> None:
