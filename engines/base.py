@@ -33,6 +33,11 @@ class KVCache(Protocol):
         """Tokens held so far."""
         ...
 
+    @property
+    def pages(self) -> list[int]:
+        """What holds them, PAGE_TOKENS each, of `Engine.pool`; empty where that is None."""
+        ...
+
     def truncate(self, length: int) -> None:
         """Forget all tokens from `length` on (0 <= length <= self.length); whole pages go back at once."""
         ...
@@ -43,6 +48,25 @@ class KVCache(Protocol):
 
     def close(self) -> None:
         """Give all pages back. Idempotent; the cache is empty and usable afterwards."""
+        ...
+
+
+class Pages(Protocol):
+    """Who holds the pages of an engine's caches, counted. Thread-safe. A page is named by its address."""
+
+    page_bytes: int
+    """Size of one."""
+
+    def share(self, pages: list[int]) -> None:
+        """One more holds each of `pages`."""
+        ...
+
+    def give(self, pages: list[int]) -> None:
+        """One less holds each of `pages`; one that nobody holds is free."""
+        ...
+
+    def shared(self, page: int) -> bool:
+        """Whether more than one holds `page`."""
         ...
 
 
@@ -74,8 +98,21 @@ class Engine(Protocol):
     max_rows: int
     """Most ids one `forward` takes, all steps together: it bounds memory, and how long a deadline can go unseen."""
 
-    def new_cache(self) -> KVCache:
-        """An empty cache, which takes no memory yet."""
+    @property
+    def pool(self) -> Pages | None:
+        """The pages of its caches; None where caches share none."""
+        ...
+
+    @property
+    def prefixes(self) -> Sequence[tuple[TokenIds, KVCache]]:
+        """Prompts that came with the model already read: ids `[S]` and a cache that holds exactly these."""
+        ...
+
+    def new_cache(self, pages: Sequence[int] = ()) -> KVCache:
+        """A cache of the tokens in full `pages`, held in this order from a sequence's first token on.
+
+        Without any, an empty one, which takes no memory yet. An engine without shared pages takes none.
+        """
         ...
 
     def forward(self, steps: Sequence[Step]) -> list[Logits]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from engines import artifact
-from engines.base import PAGE_TOKENS, Logits, Step, check_steps
+from engines.base import PAGE_TOKENS, Logits, Step, TokenIds, check_steps
 from engines.errors import LoadError
 from engines.machine import available_memory
 from engines.native_library import NativeLibrary, NativeStep
@@ -100,22 +100,27 @@ class CompiledEngine:
         self.vocab_size = compiled.vocab_size
         self.context_length = compiled.context_length
         self.max_rows = compiled.max_rows
+        self.pool = pool
+        self.prefixes: Sequence[tuple[TokenIds, CompiledCache]] = ()
         self._native = native
-        self._pool = pool
 
     @property
     def free_tokens(self) -> int:
         """Tokens that the pages not in use could hold."""
-        return self._pool.free * PAGE_TOKENS
+        return self.pool.free * PAGE_TOKENS
 
     @property
     def total_tokens(self) -> int:
         """Tokens that all pages of the budget hold."""
-        return self._pool.most * PAGE_TOKENS
+        return self.pool.most * PAGE_TOKENS
 
-    def new_cache(self) -> CompiledCache:
-        """An empty cache."""
-        return CompiledCache(self._pool)
+    def new_cache(self, pages: Sequence[int] = ()) -> CompiledCache:
+        """See `Engine.new_cache`."""
+        cache = CompiledCache(self.pool)
+        cache.extend(list(pages))
+        self.pool.share(cache.pages)
+        cache.length = len(pages) * PAGE_TOKENS
+        return cache
 
     def forward(self, steps: Sequence[Step]) -> list[Logits]:
         """Append every step's ids to its cache in one pass; logits `[last, V]` of each. See `Engine.forward`."""
@@ -138,10 +143,10 @@ class CompiledEngine:
         """Pages for what the steps append. OutOfPagesError leaves every cache as it was."""
         missing = sum(step.cache.missing(len(step.ids)) for step in steps)
         if missing:
-            spare = self._pool.take(missing)
+            spare = self.pool.take(missing)
             for step in steps:
                 step.cache.grow(len(step.ids), spare)
-            self._pool.give(spare)  # caches that shared a page with each other needed one copy less
+            self.pool.give(spare)  # caches that shared a page with each other needed one copy less
 
 
 def load(directory: Path, *, threads: int, verify: bool = False, level: str | None = None) -> CompiledEngine:

@@ -33,6 +33,8 @@ class TransformersEngine:
 
     name = "transformers"
     max_rows = MAX_ROWS
+    pool = None
+    prefixes = ()
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
@@ -45,7 +47,7 @@ class TransformersEngine:
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.total_tokens = self._memory_tokens()
 
-    def new_cache(self) -> "TransformersCache":
+    def new_cache(self, pages: Sequence[int] = ()) -> "TransformersCache":
         """See `Engine.new_cache`."""
         return TransformersCache(self.model.config)
 
@@ -98,6 +100,7 @@ class TransformersCache:
     """
 
     def __init__(self, config: PreTrainedConfig) -> None:
+        self.pages: list[int] = []
         self._config = config
         self._ids = np.empty(0, np.int64)
         self._entries: DynamicCache | None = None

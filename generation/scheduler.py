@@ -12,13 +12,19 @@ from bisect import insort
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from engines.base import PAGE_TOKENS, Engine, Logits, OutOfPagesError, Step
 from generation.pace import Pace
+from generation.prefix_cache import PrefixCache
 from generation.sequence import Piece, Sequence
 from generation.shared_prompt import SharedPrompt
 
 PROMPT_ROWS_BESIDE_DECODING = 128
 """Prompt tokens read in a pass that also decodes: what the others' next tokens may have to wait for."""
+
+WORTH_WAITING = 64
+"""Tokens at the beginning of two prompts for which one lets the other read them; fewer cost less than a pass more."""
 
 WAITING_LOOK_SECONDS = 0.05
 """How often the waiting are looked at for deadlines while nobody can begin."""
@@ -63,9 +69,13 @@ class _Entry:
 class Scheduler:
     """The sequences of one engine."""
 
-    def __init__(self, engine: Engine, pace: Pace, most_running: int) -> None:
-        """At most `most_running` sequences share a pass; the others wait. `pace` learns from every pass."""
+    def __init__(self, engine: Engine, pace: Pace, most_running: int, prefixes: PrefixCache | None = None) -> None:
+        """At most `most_running` sequences share a pass; the others wait. `pace` learns from every pass.
+
+        What sequences have read goes to `prefixes` and is found there by later ones; None keeps nothing.
+        """
         self.engine = engine
+        self.prefixes = PrefixCache(engine, most=0) if prefixes is None else prefixes
         self.latest: Pass | None = None
         """What the latest `step` did, None where it made no pass."""
         self._pace = pace
@@ -122,7 +132,7 @@ class Scheduler:
                 self._run(steps, now, outcomes)
                 return outcomes
             except OutOfPagesError as error:
-                self._make_room(error, outcomes)
+                self._make_room(steps, error, outcomes)
 
     def _admit(self, now: float, outcomes: list[Outcome]) -> None:
         """Let waiting sequences run, first come first served, as far as places and pages go."""
@@ -152,22 +162,33 @@ class Scheduler:
             elif shared is not None and shared.is_read:
                 places -= 1
                 self._begin_forked(entry, shared, now, outcomes)
-            elif self._running and sequence.unread + PAGE_TOKENS > self.engine.free_tokens:
-                places = 0
-                self._waiting.append(entry)
-            else:
+            elif self._begin(entry, now):
                 places -= 1
                 unread += sequence.unread
-                self._begin(entry, now)
+            else:
+                places = 0
+                self._waiting.append(entry)
             entry.is_new = False
 
-    def _begin(self, entry: _Entry, now: float) -> None:
+    def _begin(self, entry: _Entry, now: float) -> bool:
+        """Let a sequence run, from where what is kept of its beginning ends. Whether there are pages for it."""
         sequence = entry.sequence
-        sequence.cache = self.engine.new_cache()
+        cache = self.prefixes.find(sequence.findable, sequence.scope)
+        wanted = len(sequence.ids) - cache.length + PAGE_TOKENS
+        if self._running and not self._has_pages(wanted):
+            cache.close()
+            return False
+        sequence.begin_with(cache)
         sequence.begun(now)
         if entry.shared is not None:
             entry.shared.reader = sequence
         insort(self._running, entry)
+        return True
+
+    def _has_pages(self, tokens: int) -> bool:
+        """Whether so many tokens find room, in pages that are free or would be if they were no longer kept."""
+        lacking = tokens - self.engine.free_tokens
+        return lacking <= 0 or lacking <= self.prefixes.evictable * PAGE_TOKENS
 
     def _begin_forked(self, entry: _Entry, shared: SharedPrompt, now: float, outcomes: list[Outcome]) -> None:
         """Begin where another sequence's prompt ended: the first token needs no pass."""
@@ -183,9 +204,16 @@ class Scheduler:
 
     def _has_time(self, sequence: Sequence, now: float, rows_before: int) -> bool:
         """Whether the tokens it has to read, behind `rows_before` of others, are read before its deadline."""
-        rows = sequence.unread + rows_before
+        if self._reads_by(sequence.deadline.at, now, rows_before + sequence.unread):
+            return True
+        if sequence.cache is not None:
+            return False
+        left = len(sequence.ids) - self.prefixes.count(sequence.findable, sequence.scope)
+        return self._reads_by(sequence.deadline.at, now, rows_before + left)
+
+    def _reads_by(self, deadline: float, now: float, rows: int) -> bool:
         passes = -(-rows // self.engine.max_rows)
-        return self._pace.reads_by(sequence.deadline.at, now, rows, passes)
+        return self._pace.reads_by(deadline, now, rows, passes)
 
     def _plan(self, now: float, outcomes: list[Outcome]) -> list[tuple[_Entry, Step]]:
         """The next pass. Ends those running sequences whose time does not suffice for it."""
@@ -217,11 +245,16 @@ class Scheduler:
     ) -> None:
         """Spend `budget` rows on prompts, first come first served."""
         before = 0
+        ahead: list[Sequence] = []
         for entry in readers:
             sequence = entry.sequence
+            self._find_more(sequence)
             if not self._has_time(sequence, now, before):
                 self._finish(entry, sequence.end("deadline"), outcomes)
                 continue
+            if self.prefixes.keeps and any(_reads_for(other, sequence) for other in ahead):
+                continue
+            ahead.append(sequence)
             before += sequence.unread
             limit = self._pace.rows_by(sequence.deadline.at, now)
             most = budget if limit is None else min(budget, max(limit, 1))
@@ -229,6 +262,14 @@ class Scheduler:
                 step = sequence.next_step(most)
                 steps.append((entry, step))
                 budget -= len(step.ids)
+
+    def _find_more(self, sequence: Sequence) -> None:
+        """Skip what others have read since the sequence began, or since its last pass."""
+        assert sequence.cache is not None
+        if self.prefixes.count(sequence.findable, sequence.scope) > sequence.cache.length:
+            own, found = sequence.cache, self.prefixes.find(sequence.findable, sequence.scope)
+            sequence.begin_with(found)
+            own.close()
 
     def _run(self, planned: list[tuple[_Entry, Step]], now: float, outcomes: list[Outcome]) -> None:
         steps = [step for _, step in planned]
@@ -268,6 +309,8 @@ class Scheduler:
         if entry.shared is not None and sequence.unread == 0:
             entry.shared.keep(sequence, rows[-1].copy())
             entry.shared = None
+        if sequence.unread == 0 and sequence.completion_tokens == 0:
+            self._keep(sequence)
         try:
             piece = sequence.accept(rows)
         except Exception as error:
@@ -285,22 +328,31 @@ class Scheduler:
     def _finish(self, entry: _Entry, result: Piece | Exception, outcomes: list[Outcome]) -> None:
         if entry in self._running:
             self._running.remove(entry)
-        self._let_go(entry)
+        self._let_go(entry, keep=not isinstance(result, Exception))
         outcomes.append(Outcome(entry.sequence, result))
 
-    def _let_go(self, entry: _Entry) -> None:
-        """Give back what a sequence holds that will not run again."""
+    def _keep(self, sequence: Sequence) -> None:
+        """Have others find what a sequence has read."""
+        assert sequence.cache is not None
+        self.prefixes.keep(sequence.ids, sequence.cache, sequence.scope)
+
+    def _let_go(self, entry: _Entry, *, keep: bool = True) -> None:
+        """Give back what a sequence holds that will not run again; what it has read is kept where that is to be."""
         if entry.shared is not None:
             if entry.shared.reader is entry.sequence:
                 entry.shared.reader = None
             entry.shared.forget_one()
         if entry.sequence.cache is not None:
+            if keep:
+                self._keep(entry.sequence)
             entry.sequence.cache.close()
             entry.sequence.cache = None
         self._short_of_pages = False
 
-    def _make_room(self, error: OutOfPagesError, outcomes: list[Outcome]) -> None:
-        """Have the youngest running sequence give its pages back; a last one that finds no room alone fails."""
+    def _make_room(self, planned: list[tuple[_Entry, Step]], error: OutOfPagesError, outcomes: list[Outcome]) -> None:
+        """Have pages given back: kept ones, else the youngest sequence's. A last one that finds no room alone fails."""
+        if self.prefixes.evict(sum(-(-len(step.ids) // PAGE_TOKENS) + 1 for _, step in planned)):
+            return
         kept = [entry.shared for entry in self._waiting if entry.shared is not None and entry.shared.is_read]
         if kept:
             for shared in kept:
@@ -314,10 +366,22 @@ class Scheduler:
         if youngest.shared is not None:
             youngest.shared.reader = None
         assert youngest.sequence.cache is not None
+        self._keep(youngest.sequence)
         youngest.sequence.cache.close()
         youngest.sequence.cache = None
         insort(self._waiting, youngest)
         self._short_of_pages = True
+
+
+def _reads_for(one: Sequence, other: Sequence) -> bool:
+    """Whether `one` reads so much of what the `other` begins with that the other had better find it."""
+    assert other.cache is not None
+    most = min(len(one.findable), len(other.findable))
+    if one.scope != other.scope or most < other.cache.length + WORTH_WAITING:
+        return False
+    differing = np.flatnonzero(one.ids[:most] != other.ids[:most])
+    common = int(differing[0]) if len(differing) else most
+    return common // PAGE_TOKENS * PAGE_TOKENS >= other.cache.length + WORTH_WAITING
 
 
 def _least(one: int | None, other: int | None) -> int | None:

@@ -4,7 +4,7 @@ It draws tokens, matches stops, makes the text and keeps the log-probabilities. 
 (`scheduler.py`) gives it a cache, feeds the engine what `next_step` asks for and hands the logits to `accept`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Literal
@@ -55,17 +55,28 @@ class Sequence:
     """A prompt and its completion. Belongs to one driver."""
 
     def __init__(
-        self, tokenizer: Tokenizer, prompt: TokenIds, params: GenerationParams, deadline: Deadline | None = None
+        self,
+        tokenizer: Tokenizer,
+        prompt: TokenIds,
+        params: GenerationParams,
+        deadline: Deadline | None = None,
+        scope: Hashable = None,
     ) -> None:
-        """Continue `prompt [S]`. The caller guarantees 1 <= S and S + max_tokens <= context_length."""
+        """Continue `prompt [S]`. The caller guarantees 1 <= S and S + max_tokens <= context_length.
+
+        Sequences of an equal `scope` may begin with what one of them has read.
+        """
         self.params = params
         self.deadline = Deadline() if deadline is None else deadline
+        self.scope = scope
         self.prompt = prompt
         self.prompt_length = len(prompt)
         self.cache: KVCache | None = None
         """Given by the driver for as long as the sequence runs."""
         self.finish_reason: FinishReason | None = None
         self.completion_tokens = 0
+        self.cached_tokens = 0
+        """Of its prompt: those it did not read, because others had."""
         self.begun_at: float | None = None
         """`time.monotonic()` when it first ran, None while it waits."""
         self.first_token_at: float | None = None
@@ -87,6 +98,16 @@ class Sequence:
     def unread(self) -> int:
         """Tokens that the cache does not hold: the prompt at first, 1 while decoding, all after it gave its pages."""
         return self._length - (0 if self.cache is None else self.cache.length)
+
+    @property
+    def ids(self) -> TokenIds:
+        """The prompt and what was drawn so far, of which the cache holds the beginning."""
+        return self._ids[: self._length]
+
+    @property
+    def findable(self) -> TokenIds:
+        """The ids that it need not read itself: all but the last one, none while it wants the logits of its prompt."""
+        return self._ids[: 0 if self._describes_prompt else self._length - 1]
 
     @property
     def wants_nothing(self) -> bool:
@@ -119,6 +140,12 @@ class Sequence:
     def end(self, reason: FinishReason) -> Piece:
         """The last piece, for a completion that ends without another token."""
         return self._piece(self._stops.flush(), self._pending, reason)
+
+    def begin_with(self, cache: KVCache) -> None:
+        """Go on behind `cache`, which others have read, instead of its own one."""
+        gained = cache.length - (0 if self.cache is None else self.cache.length)
+        self.cached_tokens = min(self.cached_tokens + gained, self.prompt_length - 1)
+        self.cache = cache
 
     def begun(self, now: float) -> None:
         """It runs from `now` on, maybe not for the first time."""

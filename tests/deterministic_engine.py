@@ -27,6 +27,7 @@ class HistoryCache:
 
     def __init__(self, states: Sequence[int] = ()) -> None:
         self.states = list(states)
+        self.pages: list[int] = []
 
     @property
     def length(self) -> int:
@@ -50,6 +51,8 @@ class DeterministicEngine:
     vocab_size = 320
     """That of the tokenizers in `tests/checkpoints.py`."""
     total_tokens = 1_000_000
+    pool = None
+    prefixes = ()
 
     def __init__(
         self, context_length: int = 640, before_forward: Callable[[], None] = lambda: None, max_rows: int = 512
@@ -61,7 +64,7 @@ class DeterministicEngine:
         self._table = np.random.default_rng(0).standard_normal((ROWS, self.vocab_size)).astype(np.float32) * 3
         self._table[:, 0] = -100.0
 
-    def new_cache(self) -> HistoryCache:
+    def new_cache(self, pages: Sequence[int] = ()) -> HistoryCache:
         return HistoryCache()
 
     def forward(self, steps: Sequence[Step]) -> list[Logits]:

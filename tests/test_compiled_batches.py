@@ -128,7 +128,7 @@ def test_every_page_comes_back(engine: CompiledEngine) -> None:
 
 def small(directory: Path, pages: int) -> CompiledEngine:
     engine = compiled_engine.load(directory, threads=1)
-    engine._pool.most = pages
+    engine.pool.most = pages
     return engine
 
 
@@ -164,7 +164,7 @@ def test_the_page_budget_is_what_weights_and_scratch_memory_leave(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "2000")
-    assert 0 < engine_of(directory).total_tokens * engine_of(directory)._pool.page_bytes / PAGE_TOKENS < 2000 * 2**20
+    assert 0 < engine_of(directory).total_tokens * engine_of(directory).pool.page_bytes / PAGE_TOKENS < 2000 * 2**20
 
 
 def test_a_batch_takes_a_cache_once(engine: CompiledEngine) -> None:

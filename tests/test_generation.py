@@ -25,6 +25,7 @@ class ScriptCache:
 
     def __init__(self, length: int = 0) -> None:
         self.length = length
+        self.pages: list[int] = []
 
     def truncate(self, length: int) -> None:
         self.length = length
@@ -42,13 +43,15 @@ class ScriptedEngine:
     name, dtype, device = "scripted", "none", "cpu"
     context_length, max_rows = 1000, 4
     free_tokens = total_tokens = 1_000_000
+    pool = None
+    prefixes = ()
 
     def __init__(self, script: Sequence[int], vocab_size: int, seconds_per_token: float = 0.0) -> None:
         self.script, self.vocab_size, self.seconds_per_token = script, vocab_size, seconds_per_token
         self.prompt_length: int | None = None
         self.forwards = 0
 
-    def new_cache(self) -> ScriptCache:
+    def new_cache(self, pages: Sequence[int] = ()) -> ScriptCache:
         return ScriptCache()
 
     def forward(self, steps: Sequence[Step]) -> list[Logits]:

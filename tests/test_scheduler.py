@@ -45,7 +45,7 @@ class PagedEngine(DeterministicEngine):
         """Rows of each step of each pass."""
         self.fails: Callable[[Sequence[Step]], Exception | None] = lambda steps: None
 
-    def new_cache(self) -> HistoryCache:
+    def new_cache(self, pages: Sequence[int] = ()) -> HistoryCache:
         cache = _Cache(self)
         self.caches.append(cache)
         return cache
