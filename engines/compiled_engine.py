@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from engines import artifact
-from engines.base import PAGE_TOKENS, Logits, Step, TokenIds, check_steps
+from engines.base import PAGE_TOKENS, KVCache, Logits, Step, TokenIds, check_steps
 from engines.errors import LoadError
 from engines.machine import available_memory
 from engines.native_library import NativeLibrary, NativeStep
@@ -101,7 +101,7 @@ class CompiledEngine:
         self.context_length = compiled.context_length
         self.max_rows = compiled.max_rows
         self.pool = pool
-        self.prefixes: Sequence[tuple[TokenIds, CompiledCache]] = ()
+        self.prefixes: Sequence[tuple[TokenIds, KVCache]] = ()
         self._native = native
 
     @property

@@ -1,13 +1,13 @@
 """What was read once stays read: found by its tokens alone, by its own scope, for as long as there is room."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
 import numpy as np
 import pytest
 
-from compiler.build import build
 from engines import compiled_engine
 from engines.base import PAGE_TOKENS, KVCache, Step, TokenIds
 from engines.compiled_engine import CompiledEngine
@@ -31,15 +31,10 @@ def tokenizer(llama_directory: Path) -> Tokenizer:
     return read_tokenizer(llama_directory)
 
 
-@pytest.fixture(scope="module", params=["float32", "int8"])
-def directory(request: pytest.FixtureRequest, llama_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["none", "int8"])
+def directory(request: pytest.FixtureRequest, llama_directory: Path, compiled: Callable[..., Path]) -> Path:
     """An artifact. int4 is left out: docs/compiled-engine.md says when its texts differ."""
-    if request.param == "float32":
-        artifact: Path = request.getfixturevalue("llama_artifact")
-        return artifact
-    artifact = tmp_path_factory.mktemp("artifacts") / "llama-int8"
-    build(llama_directory, artifact, "int8")
-    return artifact
+    return compiled(llama_directory, request.param)
 
 
 @pytest.fixture
@@ -171,20 +166,17 @@ def test_what_was_kept_changes_no_answer(directory: Path, tokenizer: Tokenizer, 
             if to_come and random.random() < 0.3:
                 to_come -= 1
                 which, common = random.randint(0, 2), random.choice([0, 5, 16, 31, 32, 100, 160, 300])
-                own, made, described = (
-                    random.choice([1, 2, 15, 16, 17, 50]),
-                    random.choice([1, 2, 18, 40]),
-                    random.random() < 0.1,
-                )
-                key = (which, common, own, made, described)
+                own, made = random.choice([1, 2, 15, 16, 17, 50]), random.choice([1, 2, 18, 40])
+                described = random.random() < 0.1
+                text = (which, common, own, made, int(described))
                 prompt = np.concatenate([beginnings[which][:common], ids_of(own, seed=common)])
                 params = GenerationParams(
                     max_tokens=made, logprobs=2, prompt_logprobs=described, sampling=SamplingParams(seed=which)
                 )
-                if key not in expected:
-                    expected[key] = list(generate(alone, tokenizer, prompt, params))
+                if text not in expected:
+                    expected[text] = list(generate(alone, tokenizer, prompt, params))
                 sequence = TokenSequence(tokenizer, prompt, params, Deadline(math.inf), scope=random.randint(0, 1))
-                wanted[sequence], pieces[sequence] = key, []
+                wanted[sequence], pieces[sequence] = text, []
                 scheduler.add(sequence)
             if wanted and random.random() < 0.03:
                 cancelled.add(random.choice(list(wanted)))
