@@ -41,6 +41,7 @@ from aws.events import (
     BatchEvent,
     DirectEvent,
     HttpEvent,
+    MapEvent,
     ScheduledEvent,
     Source,
     parse_event,
@@ -51,6 +52,7 @@ from aws.observability import logger, make_tracer, record_error, record_generati
 from aws.secrets import make_keys
 from aws.streaming import StreamedAnswer
 from generation.deadline import Deadline
+from generation.pace import ANSWER_SECONDS
 from model_loader import get_model
 
 MAX_RESPONSE_BYTES = 6_000_000
@@ -74,7 +76,7 @@ _invoked = False
 
 
 @logger.inject_lambda_context(clear_state=True)
-def lambda_handler(event: Any, context: Any) -> Mapping[str, Any] | StreamedAnswer:
+def lambda_handler(event: Any, context: Any) -> Mapping[str, Any] | list[dict[str, Any]] | StreamedAnswer:
     """Answer one event. An HTTP caller gets a response whatever happens; a direct caller's errors are raised."""
     global _invoked
     first, _invoked = not _invoked, True
@@ -86,6 +88,8 @@ def lambda_handler(event: Any, context: Any) -> Mapping[str, Any] | StreamedAnsw
         with SUBSEGMENT("generate"):
             if isinstance(request, BatchEvent):
                 return _batch(request, context)
+            if isinstance(request, MapEvent):
+                return _map(request, context)
             return _direct(request, context) if isinstance(request, DirectEvent) else _http(request, context, first)
     except Exception as error:
         failure = _failure(error, context)
@@ -121,6 +125,29 @@ def _batch(event: BatchEvent, context: Any) -> Mapping[str, Any]:
         return SERVICE.respond_all([partial(prepared, body) for body in bodies], _deadline(context))
 
     return batch.process(event.event, context, answer, SETTINGS.results_queue_url)
+
+
+def _map(event: MapEvent, context: Any) -> list[dict[str, Any]]:
+    """A result in OpenAI's batch format for each line; those that are no requests fail alone."""
+    from api import batch_lines  # not before they are needed: no other caller waits for them
+    from aws import map_batch
+
+    deadline = _deadline(context)
+
+    def prepared(line: Any) -> PreparedRequest:
+        request = batch_lines.read_line(line)
+        if time.monotonic() > deadline.at - ANSWER_SECONDS:
+            raise batch_lines.BatchLineError(batch_lines.EXPIRED, "The time of the batch ended before this request.")
+        return SERVICE.prepare(request)
+
+    outcomes = SERVICE.respond_all([partial(prepared, line) for line in event.items], deadline)
+    outcomes = [
+        _failure(outcome, context)
+        if isinstance(outcome, Exception) and not isinstance(outcome, batch_lines.BatchLineError)
+        else outcome
+        for outcome in outcomes
+    ]
+    return map_batch.results(event.items, outcomes, context.aws_request_id)
 
 
 def _restored() -> None:
@@ -190,7 +217,7 @@ def _failure(error: Exception, context: Any) -> ApiError:
     if isinstance(error, ApiError):
         failure = error
     else:
-        logger.exception("unexpected error")
+        logger.exception("unexpected error", exc_info=error)
         failure = InternalError.logged_under(context.aws_request_id)
     record_error(failure)
     return failure

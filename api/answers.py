@@ -14,6 +14,11 @@ Answer = dict[str, Any]
 """One of the objects in `response_types.py`, as it goes out."""
 
 
+def is_cut(answer: Answer) -> bool:
+    """Whether the deadline cut any of a whole answer's choices."""
+    return any(choice.get("cut_by_deadline") for choice in answer["choices"])
+
+
 class WholeAnswer:
     """Collects the events of an answer that is sent when it is complete."""
 

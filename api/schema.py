@@ -146,26 +146,24 @@ _Field = tuple[type[_Strict], str, str]
 PRIVATE = ("prompt", "messages")
 """Fields whose values no message repeats: the runtime client logs the message of a direct invocation's error."""
 
-TOO_DEEP = "The body is nested too deeply."
 
+def parse_json(body: bytes, name: str = "The body") -> Any:
+    """A JSON value. InvalidRequestError for anything that is not strictly JSON in UTF-8; `name` begins its sentence."""
 
-def parse_json(body: bytes) -> Any:
-    """A JSON value. InvalidRequestError for anything that is not strictly JSON in UTF-8."""
+    def no_such_number(constant: str) -> NoReturn:
+        raise InvalidRequestError(f"{name} is not valid JSON: {constant} is not a JSON number.")
+
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_no_such_number)
+        return json.loads(body.decode("utf-8"), parse_constant=no_such_number)
     except UnicodeDecodeError as error:
-        raise InvalidRequestError(f"The body is not valid UTF-8 (byte {error.start}); send JSON in UTF-8.") from None
+        raise InvalidRequestError(f"{name} is not valid UTF-8 (byte {error.start}); send JSON in UTF-8.") from None
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise InvalidRequestError(f"The body is not valid JSON: {error.msg} at {where}.") from None
+        raise InvalidRequestError(f"{name} is not valid JSON: {error.msg} at {where}.") from None
     except RecursionError:
-        raise InvalidRequestError(TOO_DEEP) from None
+        raise InvalidRequestError(f"{name} is nested too deeply.") from None
     except ValueError:
-        raise InvalidRequestError("The body holds a number too long to read.") from None
-
-
-def _no_such_number(name: str) -> NoReturn:
-    raise InvalidRequestError(f"The body is not valid JSON: {name} is not a JSON number.")
+        raise InvalidRequestError(f"{name} holds a number too long to read.") from None
 
 
 def validate(kind: type[Request], body: Any) -> Request:
@@ -194,7 +192,7 @@ def _check_text(body: dict[str, Any]) -> None:
     except UnicodeEncodeError:
         raise InvalidRequestError("The body holds half of a surrogate pair; send valid Unicode.") from None
     except RecursionError:
-        raise InvalidRequestError(TOO_DEEP) from None
+        raise InvalidRequestError("The body is nested too deeply.") from None
 
 
 def _given(kind: type[_Strict], value: Any, prefix: str, unknown: list[_Field]) -> Any:

@@ -5,7 +5,7 @@ drives the same replies from a thread of its own.
 """
 
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 
 from api.answers import Answer, StreamedAnswer, WholeAnswer
@@ -19,6 +19,9 @@ from api.schema import ChatRequest, CompletionRequest
 from generation.deadline import Deadline
 from generation.pace import Pace
 from generation.scheduler import Scheduler
+
+TAKEN_AHEAD = 2
+"""Requests of a long batch that are prepared at a time, as a multiple of those that run: no place stays empty."""
 
 
 class Service:
@@ -88,22 +91,45 @@ class Service:
 
         A request is a function that checks it, so that one which cannot be served costs the others nothing.
         """
-        results: list[Answer | Exception] = []
-        places: dict[Reply, tuple[int, WholeAnswer]] = {}
-        for place, request in enumerate(requests):
-            try:
-                prepared = request()
-                places[self.begin(prepared, deadline)] = (place, self.whole(prepared))
-                results.append({})
-            except Exception as error:
-                results.append(error)
-        for reply, event in self.run(list(places)):
-            place, whole = places[reply]
-            try:
-                results[place] = whole.add(event) or {}
-            except Exception as error:
-                results[place] = error
-        return results
+        found = dict(self.answers(requests, deadline))
+        return [found[place] for place in range(len(requests))]
+
+    def answers(
+        self, requests: Iterable[Callable[[], PreparedRequest]], deadline: Deadline | None = None
+    ) -> Generator[tuple[int, Answer | Exception]]:
+        """As `respond_all` for any number of requests: (place in `requests`, result), as soon as each is there.
+
+        A request is taken and checked when there is room for it. Closing the iterator gives up what is under way.
+        """
+        running = Replies(self.scheduler())
+        under_way: dict[Reply, tuple[int, WholeAnswer]] = {}
+        waiting = enumerate(requests)
+        try:
+            while True:
+                while len(under_way) < TAKEN_AHEAD * self._concurrency and (entry := next(waiting, None)) is not None:
+                    place, request = entry
+                    try:
+                        prepared = request()
+                        reply, whole = self.begin(prepared, deadline), self.whole(prepared)
+                    except Exception as error:
+                        yield place, error
+                        continue
+                    under_way[reply] = (place, whole)
+                    running.add(reply)
+                if not under_way:
+                    return
+                for reply, event in running.step():
+                    place, whole = under_way[reply]
+                    try:
+                        result: Answer | Exception | None = whole.add(event)
+                    except Exception as error:
+                        result = error
+                    if result is not None:
+                        del under_way[reply]
+                        yield place, result
+        finally:
+            for reply in under_way:
+                running.drop(reply)
 
     def stream(self, prepared: PreparedRequest, deadline: Deadline | None = None) -> Generator[Answer]:
         """The answer in parts. Closing the iterator stops the generation. Raises as `respond`."""

@@ -5,7 +5,7 @@ Imported only when such an event comes: boto3 and the batch utility are no part 
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -13,6 +13,8 @@ import boto3
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
+
+from api.answers import is_cut
 
 LEAST_SECONDS = 5.0
 """Seconds a request must have left; with less it goes back to the queue untouched."""
@@ -50,18 +52,13 @@ def process(event: dict[str, Any], context: Any, answer: Answers, results_queue_
         response = failures.get(number) or answers[number]
         if isinstance(response, Exception):
             raise response
-        if number != min(answers) and response_is_cut(response):
+        if number != min(answers) and is_cut(response):
             raise OutOfTimeError("The other requests of the batch took its time.")
         result = {"message_id": record.message_id, "request": requests[number], "response": response}
         client().send_message(QueueUrl=results_queue_url, MessageBody=json.dumps(result))
 
     processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
     return process_partial_response(event=event, record_handler=handle, processor=processor, context=context)
-
-
-def response_is_cut(response: Mapping[str, Any]) -> bool:
-    """Whether the deadline cut any of its choices."""
-    return any(choice.get("cut_by_deadline") for choice in response["choices"])
 
 
 @cache

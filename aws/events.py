@@ -1,8 +1,8 @@
 """The events a function can get, and the shape each caller wants back. Knows AWS's JSON; nothing of models.
 
 API Gateway REST (payload 1.0), HTTP API and Function URL (payload 2.0) and ALB carry an HTTP request; a direct
-invocation carries the request's body itself; an SQS batch carries several; EventBridge's schedule keeps the environment
-warm.
+invocation carries the request's body itself; an SQS batch and a Distributed Map's batch carry several; EventBridge's
+schedule keeps the environment warm.
 """
 
 import base64
@@ -48,7 +48,14 @@ class BatchEvent:
     event: dict[str, Any]
 
 
-Event = HttpEvent | DirectEvent | ScheduledEvent | BatchEvent
+@dataclass(frozen=True, slots=True)
+class MapEvent:
+    """Lines of a file in OpenAI's Batch format, from a Step Functions Distributed Map."""
+
+    items: list[Any]
+
+
+Event = HttpEvent | DirectEvent | ScheduledEvent | BatchEvent | MapEvent
 
 
 def parse_event(event: Any) -> Event:
@@ -67,6 +74,8 @@ def parse_event(event: Any) -> Event:
         if isinstance(first, dict) and first.get("eventSource") == "aws:sqs":
             _require_messages(event["Records"])
             return BatchEvent(event)
+        if isinstance(event.get("Items"), list):
+            return MapEvent(event["Items"])
         if "prompt" in event or "messages" in event:
             return DirectEvent(event)
     raise InvalidRequestError(

@@ -8,7 +8,7 @@ import pytest
 
 import model_loader
 from api.errors import InvalidRequestError
-from aws import batch
+from aws import batch, map_batch
 from engines.errors import LoadError
 from settings import Settings
 from tests.test_batch import failed, queue, results, sqs_event
@@ -49,6 +49,75 @@ def test_a_message_of_a_batch_cannot_ask_for_a_stream(
     monkeypatch.setattr(handler, "SETTINGS", Settings(results_queue_url=queue))
     event = sqs_event('{"prompt": "Once", "max_tokens": 4, "stream": true}', '{"prompt": "Once", "max_tokens": 4}')
     assert failed(handler.lambda_handler(event, CONTEXT)) == ["0"]
+
+
+def map_event(**body: Any) -> dict[str, Any]:
+    """A Distributed Map's batch as its ItemBatcher makes it: one item that asks for `body`, one that is no request."""
+    asked = {"prompt": "Once", "max_tokens": 4, "temperature": 0, **body}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": asked}
+    return {"BatchInput": {"of": "every batch"}, "Items": [line, "nonsense"]}
+
+
+def item(custom_id: str, **body: Any) -> dict[str, Any]:
+    return {**map_event(**body)["Items"][0], "custom_id": custom_id}
+
+
+def test_a_distributed_map_s_batch_is_one_result_for_each_item_in_their_order(handler: Any) -> None:
+    items = [item("a"), "nonsense", item("b", temperature=9), {**item("c"), "url": "/v1/models"}, item("d")]
+    found = handler.lambda_handler({"Items": items}, CONTEXT)
+    assert [result["custom_id"] for result in found] == ["a", None, "b", "c", "d"]
+    assert [result["response"] and result["response"]["status_code"] for result in found] == [200, None, 400, None, 200]
+    codes = [result["error"] and result["error"]["code"] for result in found]
+    assert codes == [None, "invalid_request", None, "invalid_url", None]
+    assert found[0]["response"]["request_id"] == CONTEXT.aws_request_id
+    assert found[0]["response"]["body"]["choices"] == found[4]["response"]["body"]["choices"]
+    assert len(handler.lambda_handler(map_event(), CONTEXT)) == 2
+
+
+def test_the_items_of_one_invocation_run_together(handler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = []
+    engine = handler.MODEL.engine
+
+    def forward(steps: Any) -> Any:
+        rows.append(len(steps))
+        return type(engine).forward(engine, steps)
+
+    monkeypatch.setattr(engine, "forward", forward)
+    handler.lambda_handler({"Items": [item(str(number)) for number in range(6)]}, CONTEXT)
+    assert max(rows) == 6
+
+
+def test_items_that_the_invocation_has_no_time_for_say_so_and_lose_nothing(handler: Any) -> None:
+    long = [item(str(number), max_tokens=400, ignore_eos=True) for number in range(100)]
+    hurried = SimpleNamespace(**{**vars(CONTEXT), "get_remaining_time_in_millis": lambda: 1_500})
+    found = handler.lambda_handler({"Items": long}, hurried)
+    assert {result["error"]["code"] for result in found} == {"batch_expired"}
+    begun = [result["response"]["body"] for result in found if result["response"]]
+    assert 0 < len(begun) < 100
+    assert all(body["choices"][0]["cut_by_deadline"] and body["usage"]["completion_tokens"] for body in begun)
+
+
+def test_answers_too_long_for_a_state_are_left_out_the_longest_first(
+    handler: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(map_batch, "MAX_RESULTS_BYTES", 5_000)
+    items = [item("a"), item("b", max_tokens=60, ignore_eos=True, logprobs=5), item("c")]
+    found = handler.lambda_handler({"Items": items}, CONTEXT)
+    assert [result["error"] and result["error"]["code"] for result in found] == [None, "answer_too_large", None]
+    assert len(json.dumps(found)) < 5_000
+
+
+def test_an_error_nobody_foresaw_fails_its_item_and_is_logged(
+    handler: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def prepare(request: Any) -> Any:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(handler.SERVICE, "prepare", prepare)
+    (result,) = handler.lambda_handler({"Items": [item("a")]}, CONTEXT)
+    assert result["response"]["status_code"] == 500
+    assert "a fault of ours" not in json.dumps(result)
+    assert "RuntimeError: a fault of ours" in caplog.text
 
 
 def test_a_stream_ends_with_an_error_at_the_size_that_lambda_streams(
