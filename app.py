@@ -89,7 +89,7 @@ async def admit(request: Request, serving: Served, _: Annotated[Any, Security(be
         raise DrainingError
     if serving.keys is None:
         check_caller(request.headers, serving.settings.allowed_hosts)
-    check_key(request.scope["path"], request.headers.get("authorization"), serving.keys)
+    request.state.caller = check_key(request.scope["path"], request.headers.get("authorization"), serving.keys)
 
 
 async def body_of(request: Request, serving: Served) -> bytes:
@@ -109,7 +109,7 @@ guarded = APIRouter(dependencies=[Depends(admit)])
 )
 async def create_completion(request: Request, serving: Served, body: Body) -> Response:
     """Continue one prompt or several."""
-    return GeneratedAnswer(serving, "/v1/completions", body, request.state.request_id)
+    return GeneratedAnswer(serving, "/v1/completions", body, request.state.request_id, request.state.caller)
 
 
 @guarded.post(
@@ -118,7 +118,7 @@ async def create_completion(request: Request, serving: Served, body: Body) -> Re
 )
 async def create_chat_completion(request: Request, serving: Served, body: Body) -> Response:
     """The assistant's next turn."""
-    return GeneratedAnswer(serving, "/v1/chat/completions", body, request.state.request_id)
+    return GeneratedAnswer(serving, "/v1/chat/completions", body, request.state.request_id, request.state.caller)
 
 
 @guarded.get("/v1/models", responses={**answered(ModelList), **READ_ERRORS})

@@ -67,6 +67,8 @@ SERVICE = Service(
     max_tokens=SETTINGS.max_tokens,
     max_choices=SETTINGS.max_choices,
     concurrency=SETTINGS.concurrency,
+    prefix_cache=SETTINGS.prefix_cache,
+    prefix_cache_shared=SETTINGS.prefix_cache_shared,
     report=record_generation,
 )
 SUBSEGMENT = make_tracer(SETTINGS.tracing)

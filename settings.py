@@ -48,6 +48,10 @@ class Settings:
     """API_KEYS_PARAMETER: name of an SSM parameter that holds keys."""
     api_keys_max_age: float = 300.0
     """API_KEYS_MAX_AGE: seconds after which a request has the secret or parameter read again, in the background."""
+    prefix_cache: int = 50
+    """PREFIX_CACHE: percent of the memory for keys and values that may hold what earlier requests have read."""
+    prefix_cache_shared: bool = False
+    """PREFIX_CACHE_SHARED: callers with different API keys use what the others' requests have read."""
     host: str = "127.0.0.1"
     """HOST: server only, `python -m server`: address to listen on; 0.0.0.0 in a container."""
     allowed_hosts: tuple[str, ...] = ()
@@ -93,6 +97,8 @@ class Settings:
             api_keys_secret=env.get("API_KEYS_SECRET") or default.api_keys_secret,
             api_keys_parameter=env.get("API_KEYS_PARAMETER") or default.api_keys_parameter,
             api_keys_max_age=_seconds(env, "API_KEYS_MAX_AGE", default.api_keys_max_age),
+            prefix_cache=_whole(env, "PREFIX_CACHE", default.prefix_cache, most=100),
+            prefix_cache_shared=_choice(env, "PREFIX_CACHE_SHARED", ("false", "true")) == "true",
             host=env.get("HOST") or default.host,
             allowed_hosts=tuple(name.lower() for name in _several(env, "ALLOWED_HOSTS")),
             port=_whole(env, "PORT", default.port),
@@ -127,10 +133,11 @@ def _subset(env: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> tupl
     return values
 
 
-def _whole(env: Mapping[str, str], name: str, default: int, least: int = 0) -> int:
+def _whole(env: Mapping[str, str], name: str, default: int, least: int = 0, most: int | None = None) -> int:
     text = env.get(name) or str(default)
-    if not text.isdecimal() or int(text) < least:
-        raise LoadError(f"{name} is {text!r}; set it to a whole number of at least {least}.")
+    if not text.isdecimal() or int(text) < least or (most is not None and int(text) > most):
+        allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise LoadError(f"{name} is {text!r}; set it to a whole number {allowed}.")
     return int(text)
 
 

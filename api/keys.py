@@ -50,8 +50,8 @@ class ApiKeys:
         self._old_at = clock() + max_age
         self._fetching = threading.Lock()
 
-    def check(self, authorization: str | None) -> None:
-        """AuthenticationError unless the header value is `Bearer` and a valid key."""
+    def check(self, authorization: str | None) -> bytes:
+        """The key's digest, which tells its holder from others. AuthenticationError unless it is `Bearer` and valid."""
         self._refresh_when_old()
         scheme, _, key = (authorization or "").strip().partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
@@ -60,6 +60,7 @@ class ApiKeys:
         # Every key is compared, whichever of them matches.
         if sum(hmac.compare_digest(presented, valid) for valid in (*self._fixed, *self._fetched)) == 0:
             raise AuthenticationError(WRONG, code="invalid_api_key")
+        return presented
 
     def _refresh_when_old(self) -> None:
         if self._fetch is not None and self._clock() >= self._old_at and self._fetching.acquire(blocking=False):

@@ -5,6 +5,7 @@ before anything is generated, so that a stream never begins for a request that c
 """
 
 import time
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,6 +39,8 @@ class PreparedRequest:
     request: CompletionRequest | ChatRequest
     choices: tuple[Choice, ...]
     """In the order of their index: `n` for the first prompt, then for the next."""
+    scope: Hashable
+    """Requests of an equal scope may use what one of them has read."""
     prompt_tokens: int
     max_tokens_cut_to: int | None
     """The most tokens a choice may have where that is fewer than were asked for."""
@@ -46,12 +49,12 @@ class PreparedRequest:
 
 
 def prepare(
-    request: CompletionRequest | ChatRequest, model: Model, max_tokens: int, max_choices: int
+    request: CompletionRequest | ChatRequest, model: Model, max_tokens: int, max_choices: int, scope: Hashable
 ) -> PreparedRequest:
     """Check and encode. Raises InvalidRequestError or NotFoundError with one sentence for the caller.
 
     `max_tokens` is the most completion tokens that one choice may have, `max_choices` the most choices: prompts times
-    `n`.
+    `n`, `scope` who shares what the request has read.
     """
     received = time.monotonic()
     check_model(request.model, model)
@@ -76,6 +79,7 @@ def prepare(
     return PreparedRequest(
         request,
         tuple(choices),
+        scope=scope,
         prompt_tokens=sum(len(ids) for _, ids in prompts),
         max_tokens_cut_to=granted if asked is not None and asked > granted else None,
         received=received,

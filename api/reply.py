@@ -5,7 +5,7 @@ server's engine thread has one for everything.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 
 from api.errors import ServiceUnavailableError
@@ -35,7 +35,7 @@ class Reply:
         """After the last event, or after it was given up."""
         self._report = report
         self._numbers = {
-            Sequence(tokenizer, choice.prompt, choice.params, deadline): index
+            Sequence(tokenizer, choice.prompt, choice.params, deadline, prepared.scope): index
             for index, choice in enumerate(prepared.choices)
         }
         self._unfinished = len(self._numbers)
@@ -82,9 +82,13 @@ class Reply:
             "prompt_tokens": prompt,
             "completion_tokens": completion,
             "total_tokens": prompt + completion,
-            "prompt_tokens_details": {"cached_tokens": 0},
+            "prompt_tokens_details": {"cached_tokens": self._cached_tokens()},
             "completion_tokens_details": {"reasoning_tokens": 0},
         }
+
+    def _cached_tokens(self) -> int:
+        """Tokens of all prompts that were found read."""
+        return sum(max(s.cached_tokens for s in choices) for choices in _by_prompt(self._numbers))
 
     def _timings(self) -> Timings:
         """Where the time went, from the request's arrival to now."""
@@ -104,6 +108,7 @@ class Reply:
             "total_ms": _ms(now - received),
             "time_to_first_token_ms": None if first_token is None else _ms(first_token - received),
             "tokens_per_second": round(made / decoding, 1) if made > 1 and decoding > 0 else None,
+            "cached_tokens": self._cached_tokens(),
         }
 
 
@@ -121,8 +126,7 @@ class Replies:
 
     def add(self, reply: Reply) -> None:
         """Begin to work on a reply."""
-        for _, choices in groupby(reply.sequences, lambda sequence: id(sequence.prompt)):
-            sequences = list(choices)
+        for sequences in _by_prompt(reply.sequences):
             shared = SharedPrompt(len(sequences)) if len(sequences) > 1 else None
             for sequence in sequences:
                 self._of[sequence] = reply
@@ -145,6 +149,12 @@ class Replies:
                 if reply.over:
                     self.drop(reply)
                 yield reply, event
+
+
+def _by_prompt(sequences: Iterable[Sequence]) -> Iterator[list[Sequence]]:
+    """The choices of each prompt."""
+    for _, choices in groupby(sequences, lambda sequence: id(sequence.prompt)):
+        yield list(choices)
 
 
 def _ms(seconds: float) -> float:

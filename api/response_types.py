@@ -77,6 +77,8 @@ class Timings(TypedDict):
     total_ms: float
     time_to_first_token_ms: float | None
     tokens_per_second: float | None
+    cached_tokens: int
+    """Of the prompts: found read."""
     init: NotRequired[Mapping[str, float]]
 
 

@@ -100,9 +100,9 @@ def handle_streaming(
 ) -> HttpResponse | EventStream:
     """As `handle`, but a stream that was asked for comes as one."""
     check_route(request.method, request.path)
-    check_key(request.path, request.headers.get("authorization"), keys)
+    caller = check_key(request.path, request.headers.get("authorization"), keys)
     if request.path in REQUEST_KINDS:
-        return _generate(request, service, max_body_bytes, deadline)
+        return _generate(request, service, max_body_bytes, deadline, caller)
     return json_response(_read(request.path, service.model))
 
 
@@ -119,10 +119,12 @@ def check_route(method: str, path: str) -> None:
         raise MethodNotAllowedError(f"{path} takes {allowed}, not {method[:20]}.", allow=allowed)
 
 
-def check_key(path: str, authorization: str | None, keys: ApiKeys | None) -> None:
-    """AuthenticationError without a valid key; where no keys are set up, and on OPEN_PATHS, none is needed."""
-    if keys is not None and path not in OPEN_PATHS:
-        keys.check(authorization)
+def check_key(path: str, authorization: str | None, keys: ApiKeys | None) -> bytes | None:
+    """Who calls, by the key, None where none is needed: on OPEN_PATHS, or because no keys are set up.
+
+    AuthenticationError without a valid key.
+    """
+    return None if keys is None or path in OPEN_PATHS else keys.check(authorization)
 
 
 def parse_request(path: str, body: bytes, max_body_bytes: int) -> CompletionRequest | ChatRequest:
@@ -188,10 +190,10 @@ def _after(first: bytes, rest: Generator[bytes]) -> Generator[bytes]:
 
 
 def _generate(
-    request: HttpRequest, service: Service, max_body_bytes: int, deadline: Deadline | None
+    request: HttpRequest, service: Service, max_body_bytes: int, deadline: Deadline | None, caller: bytes | None
 ) -> HttpResponse | EventStream:
     parsed = parse_request(request.path, request.body, max_body_bytes)
-    prepared = service.prepare(parsed)
+    prepared = service.prepare(parsed, caller)
     if parsed.stream:
         return event_stream(service, prepared, deadline)
     return json_response(service.respond(prepared, deadline))

@@ -28,6 +28,9 @@ _Label = Annotated[str, Meta(max_length=256)]
 """A caller's own name for something."""
 
 
+_KEEPS_APART = "Only requests with the same one use what one of them has read."
+
+
 class StreamOptions(_Strict, frozen=True):
     include_usage: bool = False
     include_obfuscation: bool = False
@@ -53,10 +56,11 @@ class _Sampling(_Strict, frozen=True, kw_only=True):
     ignore_eos: bool = False
     stream: bool = False
     stream_options: StreamOptions | None = None
+    prompt_cache_key: Annotated[_Label, Meta(description=_KEEPS_APART)] | None = None
+    cache_salt: Annotated[_Label, Meta(description=_KEEPS_APART)] | None = None
     # Without effect:
     best_of: Literal[1] = 1
     metadata: dict[str, Any] = {}
-    prompt_cache_key: _Label | None = None
     safety_identifier: _Label | None = None
     service_tier: _Label | None = None
     store: bool = False
@@ -143,7 +147,7 @@ SHAPES = {
 """What to say of fields, whatever is wrong within them, that are more than one value."""
 _Field = tuple[type[_Strict], str, str]
 """A field's owner, name and path."""
-PRIVATE = ("prompt", "messages")
+PRIVATE = ("prompt", "messages", "cache_salt")
 """Fields whose values no message repeats: the runtime client logs the message of a direct invocation's error."""
 
 

@@ -16,8 +16,10 @@ from api.reply import Replies, Reply
 from api.response_types import Timings, Usage
 from api.responses import wording_of
 from api.schema import ChatRequest, CompletionRequest
+from engines.base import PAGE_TOKENS
 from generation.deadline import Deadline
 from generation.pace import Pace
+from generation.prefix_cache import PrefixCache
 from generation.scheduler import Scheduler
 
 TAKEN_AHEAD = 2
@@ -34,18 +36,24 @@ class Service:
         max_tokens: int = 0,
         max_choices: int = 128,
         concurrency: int = 16,
+        prefix_cache: int = 50,
+        prefix_cache_shared: bool = False,
         report: Callable[[Usage, Timings], None] | None = None,
     ) -> None:
         """`max_tokens` and `max_choices` cap what one request may ask for; 0 tokens leave it to the context.
 
-        `concurrency` is the most sequences that share a forward pass. `report` is called at the end of every reply,
-        also of one that was given up.
+        `concurrency` is the most sequences that share a forward pass. Of the memory for keys and values
+        `prefix_cache` percent may hold what earlier requests have read, for later ones of the same caller, or of any
+        caller with `prefix_cache_shared`. `report` is called at the end of every reply, also of one that was given up.
         """
         self.model = model
         self._report = report
         self._max_tokens = max_tokens or model.engine.context_length
         self._max_choices = max_choices
         self._concurrency = concurrency
+        pages = model.engine.total_tokens // PAGE_TOKENS
+        self._prefixes = PrefixCache(model.engine, most=pages * prefix_cache // 100)
+        self._prefix_cache_shared = prefix_cache_shared
         self._pace = Pace(model.load_ms.get("warm_up_ms", 0.0) / 1000)
         self._cold = True
         self._cold_lock = threading.Lock()
@@ -54,9 +62,13 @@ class Service:
         """The next reply is the first of a new environment."""
         self._cold = True
 
-    def prepare(self, request: CompletionRequest | ChatRequest) -> PreparedRequest:
-        """Check a request against the model; everything the caller can get wrong is found here."""
-        return prepare(request, self.model, self._max_tokens, self._max_choices)
+    def prepare(self, request: CompletionRequest | ChatRequest, caller: bytes | None = None) -> PreparedRequest:
+        """Check a request against the model; everything the caller can get wrong is found here.
+
+        `caller` is who sent it, by the API key, None where there are no keys.
+        """
+        scope = (None if self._prefix_cache_shared else caller, request.prompt_cache_key, request.cache_salt)
+        return prepare(request, self.model, self._max_tokens, self._max_choices, scope)
 
     def begin(self, prepared: PreparedRequest, deadline: Deadline | None = None) -> Reply:
         """The reply to a request, which somebody has to drive."""
@@ -64,7 +76,7 @@ class Service:
 
     def scheduler(self) -> Scheduler:
         """A scheduler for this model, for one thread."""
-        return Scheduler(self.model.engine, self._pace, self._concurrency)
+        return Scheduler(self.model.engine, self._pace, self._concurrency, self._prefixes)
 
     def run(self, replies: Sequence[Reply]) -> Generator[tuple[Reply, Event]]:
         """Drive `replies` together to their ends: each one's events. Closing the iterator gives up what is left."""

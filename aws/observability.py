@@ -50,6 +50,7 @@ def record_generation(usage: Usage, timings: Timings) -> None:
     logger.info("tokens generated", usage=usage, timings=timings)
     metrics.add_metric("prompt_tokens", MetricUnit.Count, usage["prompt_tokens"])
     metrics.add_metric("completion_tokens", MetricUnit.Count, usage["completion_tokens"])
+    metrics.add_metric("cached_tokens", MetricUnit.Count, timings["cached_tokens"])
     for name in ("queue_ms", "prefill_ms", "decode_ms", "total_ms"):
         metrics.add_metric(name, MetricUnit.Milliseconds, timings[name])
     if timings["time_to_first_token_ms"] is not None:

@@ -32,12 +32,14 @@ logger = logging.getLogger("uvicorn.error")
 class GeneratedAnswer(Response):
     """The answer to a body sent to a generating route. Raises ApiError while nothing was sent."""
 
-    def __init__(self, serving: Serving, path: str, body: bytes, request_id: str) -> None:
+    def __init__(self, serving: Serving, path: str, body: bytes, request_id: str, caller: bytes | None) -> None:
+        """`caller` is who sent it, by the key, None without keys."""
         super().__init__()
         self._serving = serving
         self._path = path
         self._request = body
         self._request_id = request_id
+        self._caller = caller
         self._deadline = Deadline(time.monotonic() + serving.settings.request_timeout)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,7 +74,7 @@ class GeneratedAnswer(Response):
 
     def _prepare(self) -> PreparedRequest:
         max_body_bytes = self._serving.settings.max_body_bytes
-        return self._serving.service.prepare(parse_request(self._path, self._request, max_body_bytes))
+        return self._serving.service.prepare(parse_request(self._path, self._request, max_body_bytes), self._caller)
 
     async def _send_whole(self, prepared: PreparedRequest, events: AsyncGenerator[Event], send: Send) -> bytes:
         """The body that was sent."""

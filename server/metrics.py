@@ -13,6 +13,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from api.model import Model
 from api.response_types import Timings, Usage
+from engines.base import PAGE_TOKENS
 from generation.scheduler import Scheduler
 
 PREFIX = "causal_lm_"
@@ -36,7 +37,7 @@ class Metrics:
         self.disconnects = Counter(f"{PREFIX}disconnects", "Clients gone before their answer", registry=registry)
         self._tokens = {
             name: Counter(f"{PREFIX}{name}", f"{name.replace('_', ' ').capitalize()}", registry=registry)
-            for name in ("prompt_tokens", "completion_tokens")
+            for name in ("prompt_tokens", "cached_tokens", "completion_tokens")
         }
         self._spans = {
             name: Histogram(
@@ -64,7 +65,11 @@ class Metrics:
                 registry=registry,
                 multiprocess_mode="livesum",
             )
-            for name, what in (("used", "in use could hold"), ("total", "could hold, all of them"))
+            for name, what in (
+                ("used", "in use could hold"),
+                ("kept", "hold of earlier requests, some of them in use"),
+                ("total", "could hold, all of them"),
+            )
         }
         self._cache_looked_at = 0.0
         load = Gauge(
@@ -86,6 +91,7 @@ class Metrics:
     def record_generation(self, usage: Usage, timings: Timings) -> None:
         """One generation's usage and timings."""
         self._tokens["prompt_tokens"].inc(usage["prompt_tokens"])
+        self._tokens["cached_tokens"].inc(timings["cached_tokens"])
         self._tokens["completion_tokens"].inc(usage["completion_tokens"])
         self._spans["queue"].observe(timings["queue_ms"] / 1000)
         self._spans["prefill"].observe(timings["prefill_ms"] / 1000)
@@ -105,7 +111,9 @@ class Metrics:
         now = time.monotonic()
         if not scheduler.busy or now > self._cache_looked_at + LOOK_SECONDS:
             self._cache_looked_at = now
-            self._cache_tokens["used"].set(engine.total_tokens - engine.free_tokens)
+            unused = engine.free_tokens + scheduler.prefixes.evictable * PAGE_TOKENS
+            self._cache_tokens["used"].set(engine.total_tokens - unused)
+            self._cache_tokens["kept"].set(scheduler.prefixes.pages * PAGE_TOKENS)
             self._cache_tokens["total"].set(engine.total_tokens)
 
     def exposition(self) -> bytes:

@@ -52,6 +52,8 @@ class Serving:
             max_tokens=settings.max_tokens,
             max_choices=settings.max_choices,
             concurrency=settings.concurrency,
+            prefix_cache=settings.prefix_cache,
+            prefix_cache_shared=settings.prefix_cache_shared,
             report=self.metrics.record_generation,
         )
         self.admission = Admission(settings.concurrency, settings.queue_length, watch=self.metrics.admitted.set)

@@ -187,7 +187,6 @@ def test_what_is_not_json_is_told_where(body: bytes, message: str) -> None:
 WITHOUT_EFFECT: dict[str, Any] = {
     "best_of": 1,
     "metadata": {"run": "7", "nested": {"x": None}},
-    "prompt_cache_key": "k" * 256,
     "safety_identifier": "someone",
     "service_tier": "auto",
     "store": True,

@@ -80,6 +80,7 @@ ACCEPTED = [
     *accepted("top_k", -1, 0, 2**70),
     (prompt(top_p=0), "top_p", 0.0),
     *accepted("prompt_cache_key", "", "k" * 256),
+    *accepted("cache_salt", "", "k" * 256),
     *accepted("metadata", {}, {"a": [{"b": None}]}),
     *accepted("best_of", 1),
     (chat(tools=[]), "tools", []),
@@ -124,6 +125,11 @@ REFUSED = [
     (prompt(top_k=-2), "'top_k' must be an integer of at least -1, not -2.", "top_k"),
     (prompt(best_of=2), "'best_of' must be 1, not 2.", "best_of"),
     (prompt(metadata="x"), "'metadata' must be an object, not 'x'.", "metadata"),
+    (
+        prompt(cache_salt=5),
+        "'cache_salt' must be a string of at most 256 characters.",
+        "cache_salt",
+    ),
     (
         prompt(prompt_cache_key="k" * 257),
         "'prompt_cache_key' must be a string of at most 256 characters.",

@@ -53,7 +53,12 @@ def run(options: argparse.Namespace) -> Path:
     with contextlib.ExitStack() as stack, Progress() as progress:
         functions = {}
         for variant in variants:
-            env = {"MODEL_DIR": str(variant.directory), "HF_HUB_OFFLINE": "1", **variant.environment}
+            env = {
+                "MODEL_DIR": str(variant.directory),
+                "HF_HUB_OFFLINE": "1",
+                "PREFIX_CACHE": "0",
+                **variant.environment,
+            }
             env |= {"STREAMING_DOORS": "function-url", "GATEWAY_TIMEOUT": str(LONGEST_S)}
             functions[variant.name] = stack.enter_context(LocalFunction(env))
             for door in DOORS:

@@ -116,6 +116,7 @@ def _warmed(stack: contextlib.ExitStack, variant: Variant, kinds: list[Cell], ab
             {
                 "MODEL_DIR": str(variant.directory),
                 "HF_HUB_OFFLINE": "1",
+                "PREFIX_CACHE": "0",  # the prompts of a round begin alike
                 "AWS_LAMBDA_FUNCTION_TIMEOUT": str(LONGEST_S),
                 **variant.environment,
             }
