@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmarks.batch import report as batch
 from benchmarks.break_even import report as break_even
 from benchmarks.cold_start import report as cold_start
 from benchmarks.errors import InputError
@@ -28,6 +29,7 @@ REPORTS = {
     "warm": warm,
     "roofline": roofline,
     "peers": peers,
+    "batch": batch,
     "memory": memory,
     "fidelity": fidelity,
     "streaming": streaming,

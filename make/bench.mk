@@ -27,6 +27,7 @@ bench: $(VENV)/bench-ready  ## every measurement that runs here; an hour on a qu
 	    --starts 5 --calls 5 --name peers-qwen
 	$(BENCH) peers --checkpoint models/demo --model "compiled int8=models/demo:int8" \
 	    --model "compiled int4=models/demo:int4" --prompt 18 128 --starts 3 --calls 3 --name peers-demo
+	$(BENCH) batch $(BENCH_OURS) $(if $(BENCH_BEFORE),--before $(BENCH_BEFORE))
 	$(BENCH) memory $(BENCH_MODELS)
 	$(BENCH) fidelity
 	$(BENCH) streaming $(BENCH_TWO)
@@ -57,12 +58,13 @@ bench-report: $(VENV)/bench-ready  ## tables, plots and quoted documents again f
 	$(BENCH) report
 
 # Each line of the requirements is one peer with what its conversion needs, in an environment of its own.
-bench-peers:  ## install llama.cpp and CTranslate2, each by itself, to be measured beside
+bench-peers:  ## install llama.cpp, CTranslate2 and OpenVINO, each by itself, to be measured beside
 	@grep -v '^#' benchmarks/requirements-peers.txt | while read -r packages; do \
 	    peer=$(PEERS)/$${packages%%==*}; \
 	    echo "Setting up $$peer ..."; \
 	    $(PYTHON) -m venv $$peer && $$peer/bin/pip install --quiet $$packages || exit 1; \
-	done
+	    $$peer/bin/pip uninstall --quiet --yes torchvision; \
+	done  # torchvision comes with optimum-intel and does not fit this torch
 
 $(VENV)/bench-ready: $(VENV)/ready benchmarks/requirements.txt
 	@$(BIN)/pip install --quiet -r benchmarks/requirements.txt

@@ -22,7 +22,9 @@ class ServerFailedError(Exception):
 class Server:
     """`python -m server` with some workers on a free port. Entering waits until every worker has its model."""
 
-    def __init__(self, variant: Variant, workers: int) -> None:
+    def __init__(self, variant: Variant, workers: int, root: Path | None = None) -> None:
+        """Of this project, or of the checkout in `root`."""
+        self._root = root
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
@@ -33,6 +35,7 @@ class Server:
     def __enter__(self) -> "Server":
         self._process = subprocess.Popen(
             [sys.executable, "-m", "server"],
+            cwd=self._root,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

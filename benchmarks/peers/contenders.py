@@ -31,6 +31,8 @@ class Peer:
     """Sets of flags to try; the fastest is measured."""
     environment: str | None = None
     """The folder in ENVIRONMENTS; None for the project's own environment."""
+    together: bool = False
+    """Whether its worker also takes many prompts at once."""
 
 
 PEERS = (
@@ -40,11 +42,15 @@ PEERS = (
     ),
     Peer(
         "llama.cpp", "llama_cpp", "llama_cpp_worker.py", "convert_gguf.py", ("float32", "int8", "int4"),
-        ((), ("no_extra_buffers",), ("flash_attention",)), "llama-cpp-python",
+        ((), ("no_extra_buffers",), ("flash_attention",)), "llama-cpp-python", together=True,
     ),
     Peer(
         "CTranslate2", "ctranslate2", "ctranslate2_worker.py", "convert_ctranslate2.py", ("float32", "int8"),
-        environment="ctranslate2",
+        environment="ctranslate2", together=True,
+    ),
+    Peer(
+        "OpenVINO", "openvino_genai", "openvino_worker.py", "convert_openvino.py", ("float32", "int8", "int4"),
+        ((), ("f32",)), "openvino-genai", together=True,
     ),
 )  # fmt: skip
 

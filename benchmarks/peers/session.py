@@ -53,10 +53,17 @@ class Session:
 
     def generate(self, ids: Sequence[int], tokens: int) -> dict[str, Any]:
         """Greedy tokens and the worker's times. Raises PeerFailedError."""
+        return self._ask({"ids": list(ids), "tokens": tokens})
+
+    def together(self, prompts: Sequence[Sequence[int]], tokens: int) -> dict[str, Any]:
+        """Many prompts at once: `first_s` per sequence, `total_s`, `made` tokens. Raises PeerFailedError."""
+        return self._ask({"prompts": [list(ids) for ids in prompts], "tokens": tokens})
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process is not None
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps({"ids": list(ids), "tokens": tokens}) + "\n")
+            self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
         except OSError:
             raise PeerFailedError(self._ending()) from None

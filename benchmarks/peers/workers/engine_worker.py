@@ -1,27 +1,34 @@
-"""This project's own engines, through its loader. Arguments: DIRECTORY DTYPE THREADS. Runs from the repository root."""
+"""This project's own engines, through its loader. Arguments: DIRECTORY DTYPE THREADS [together]."""
 # mypy: ignore-errors
 # Its imports are of another environment, which the type checker does not see.
 
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from loop import serve
+from loop import serve, serve_together
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 
-def load() -> Callable[[list[int], int], Iterator[int]]:
-    """Load through `model_loader` and return a greedy token generator over the engine."""
-    import numpy as np
-
-    from engines.base import Step
+def load_model() -> Any:
+    """The model as every entry point loads it."""
     from model_loader import load_model
     from settings import Settings
 
     directory, dtype, threads = sys.argv[1:4]
     given = dtype if dtype in ("float32", "bfloat16", "float16") else "auto"
-    engine = load_model(Settings(model_dir=directory, dtype=given, threads=int(threads))).engine
+    return load_model(Settings(model_dir=directory, dtype=given, threads=int(threads)))
+
+
+def load() -> Callable[[list[int], int], Iterator[int]]:
+    """Return a greedy token generator over the engine."""
+    import numpy as np
+
+    from engines.base import Step
+
+    engine = load_model().engine
 
     def generate(ids: list[int], tokens: int) -> Iterator[int]:
         cache = engine.new_cache()
@@ -37,4 +44,35 @@ def load() -> Callable[[list[int], int], Iterator[int]]:
     return generate
 
 
-serve(load)
+def load_together() -> Callable[[list[list[int]], int, Callable[[int], None]], None]:
+    """Return a function that has the scheduler continue many prompts, text and all, as the server does."""
+    import numpy as np
+
+    from generation.pace import Pace
+    from generation.params import GenerationParams
+    from generation.sampling import SamplingParams
+    from generation.scheduler import Scheduler
+    from generation.sequence import Sequence
+
+    model = load_model()
+
+    def generate(prompts: list[list[int]], tokens: int, made: Callable[[int], None]) -> None:
+        scheduler = Scheduler(model.engine, Pace(), 16)
+        params = GenerationParams(tokens, sampling=SamplingParams(temperature=0.0))
+        numbers = {}
+        for number, ids in enumerate(prompts):
+            sequence = Sequence(model.tokenizer, np.array(ids, np.int64), params)
+            numbers[sequence] = number
+            scheduler.add(sequence)
+        for outcome in scheduler.drive():
+            if isinstance(outcome.result, Exception):
+                raise outcome.result
+            made(numbers[outcome.sequence])
+
+    return generate
+
+
+if "together" in sys.argv:
+    serve_together(load_together)
+else:
+    serve(load)

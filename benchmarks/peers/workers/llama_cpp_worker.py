@@ -1,11 +1,14 @@
-"""llama.cpp through llama-cpp-python. Arguments: GGUF_FILE PRECISION THREADS [no_extra_buffers] [flash_attention]."""
+"""llama.cpp through llama-cpp-python.
+
+Arguments: GGUF_FILE PRECISION THREADS [together] [no_extra_buffers] [flash_attention].
+"""
 # mypy: ignore-errors
 # Its imports are of another environment, which the type checker does not see.
 
 import sys
 from collections.abc import Callable, Iterator
 
-from loop import serve
+from loop import serve, serve_together
 
 
 def load() -> Callable[[list[int], int], Iterator[int]]:
@@ -29,4 +32,64 @@ def load() -> Callable[[list[int], int], Iterator[int]]:
     return generate
 
 
-serve(load)
+MOST = 16
+"""Sequences at once."""
+
+
+def load_together() -> Callable[[list[list[int]], int, Callable[[int], None]], None]:
+    """Import, load, and return a function that continues many prompts as llama.cpp's server does: in shared batches."""
+    import llama_cpp as ll
+    import numpy as np
+
+    path, _, threads = sys.argv[1:4]
+    ll.llama_backend_init()
+    of_model = ll.llama_model_default_params()
+    of_model.use_extra_bufts = "no_extra_buffers" not in sys.argv
+    model = ll.llama_model_load_from_file(path.encode(), of_model)
+    of_context = ll.llama_context_default_params()
+    of_context.n_ctx, of_context.n_batch, of_context.n_ubatch, of_context.n_seq_max = MOST * 1024, 2048, 512, MOST
+    of_context.n_threads = of_context.n_threads_batch = int(threads)
+    of_context.flash_attn_type = 1 if "flash_attention" in sys.argv else 0
+    of_context.kv_unified = True
+    context = ll.llama_init_from_model(model, of_context)
+    width = ll.llama_vocab_n_tokens(ll.llama_model_get_vocab(model))
+    batch = ll.llama_batch_init(2048, 0, 1)
+
+    def decode(rows: list[tuple[int, int, int, bool]]) -> list[int]:
+        """Feed (token, position, sequence, whether its logits are wanted); the likeliest tokens after those."""
+        batch.n_tokens = len(rows)
+        for i, (token, position, sequence, wanted) in enumerate(rows):
+            batch.token[i], batch.pos[i], batch.n_seq_id[i] = token, position, 1
+            batch.seq_id[i][0], batch.logits[i] = sequence, wanted
+        if ll.llama_decode(context, batch):
+            raise RuntimeError("llama_decode failed")
+        wanted_rows = [i for i, row in enumerate(rows) if row[3]]
+        logits = (np.ctypeslib.as_array(ll.llama_get_logits_ith(context, i), (width,)) for i in wanted_rows)
+        return [int(row.argmax()) for row in logits]
+
+    def generate(prompts: list[list[int]], tokens: int, made: Callable[[int], None]) -> None:
+        ll.llama_memory_clear(ll.llama_get_memory(context), True)
+        latest: dict[int, int] = {}
+        waiting = [(i, ids) for i, ids in enumerate(prompts)]
+        while waiting:
+            rows, begun = [], []
+            while waiting and len(rows) + len(waiting[0][1]) <= 2048:
+                i, ids = waiting.pop(0)
+                rows += [(token, n, i, n == len(ids) - 1) for n, token in enumerate(ids)]
+                begun.append(i)
+            for i, token in zip(begun, decode(rows), strict=True):
+                latest[i] = token
+                made(i)
+        for n in range(1, tokens):
+            rows = [(latest[i], len(ids) + n - 1, i, True) for i, ids in enumerate(prompts)]
+            for i, token in enumerate(decode(rows)):
+                latest[i] = token
+                made(i)
+
+    return generate
+
+
+if "together" in sys.argv:
+    serve_together(load_together)
+else:
+    serve(load)

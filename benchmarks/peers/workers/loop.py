@@ -1,5 +1,6 @@
 """What every worker speaks: one JSON object a line. In: {"ids": [...], "tokens": n}. Out: tokens and times in seconds.
 
+A worker started with the word `together` takes {"prompts": [[...], ...], "tokens": n} instead.
 The first line out says how long loading took; an error is a line {"error": "..."} and the end.
 """
 
@@ -32,6 +33,28 @@ def serve(load: Callable[[], Callable[[list[int], int], Iterator[int]]], *, relo
                     break
             ended = time.perf_counter()
             _say({"ids": ids, "load_s": loaded - started, "first_s": first - loaded, "decode_s": ended - first})
+    except Exception as error:
+        _say({"error": f"{type(error).__name__}: {error}"})
+
+
+def serve_together(load: Callable[[], Callable[[list[list[int]], int, Callable[[int], None]], None]]) -> None:
+    """The same for many prompts at once. `load` returns a function that calls its last argument for every token made,
+    with the number of the prompt that the token continues.
+    """
+    begun = time.perf_counter()
+    try:
+        generate = load()
+        _say({"load_s": time.perf_counter() - begun})
+        for line in sys.stdin:
+            request = json.loads(line)
+            arrivals: list[list[float]] = [[] for _ in request["prompts"]]
+            started = time.perf_counter()
+            generate(request["prompts"], request["tokens"], lambda i: arrivals[i].append(time.perf_counter()))  # noqa: B023
+            _say({
+                "first_s": [times[0] - started for times in arrivals],
+                "total_s": max(times[-1] for times in arrivals) - started,
+                "made": sum(map(len, arrivals)),
+            })  # fmt: skip
     except Exception as error:
         _say({"error": f"{type(error).__name__}: {error}"})
 

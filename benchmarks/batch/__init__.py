@@ -1,0 +1,1 @@
+"""Many sequences at once: what rows in one pass cost, engines beside each other, and servers beside each other."""

@@ -1,0 +1,79 @@
+"""OpenVINO, and with `together` its GenAI package's continuous batching.
+
+Arguments: DIRECTORY PRECISION THREADS [together] [f32].
+"""
+# mypy: ignore-errors
+# Its imports are of another environment, which the type checker does not see.
+
+import sys
+from collections.abc import Callable, Iterator
+
+from loop import serve, serve_together
+
+
+def properties() -> dict[str, object]:
+    """For the CPU: so many threads, and `f32` for products in single precision where it would take another."""
+    wanted = {"INFERENCE_NUM_THREADS": int(sys.argv[3]), "PERFORMANCE_HINT": "LATENCY"}
+    return {**wanted, "INFERENCE_PRECISION_HINT": "f32"} if "f32" in sys.argv else wanted
+
+
+def load() -> Callable[[list[int], int], Iterator[int]]:
+    """Import, load, and return a greedy token generator."""
+    import numpy as np
+    import openvino
+
+    model = openvino.Core().compile_model(f"{sys.argv[1]}/openvino_model.xml", "CPU", properties())
+    request = model.create_infer_request()
+    inputs = {name for each in model.inputs for name in each.get_names()}
+
+    def generate(ids: list[int], tokens: int) -> Iterator[int]:
+        request.reset_state()
+        length = 0
+        for _ in range(tokens):
+            length += len(ids)
+            given = {
+                "input_ids": np.array([ids], np.int64),
+                "attention_mask": np.ones((1, length), np.int64),
+                "position_ids": np.arange(length - len(ids), length, dtype=np.int64)[None],
+                "beam_idx": np.zeros(1, np.int32),
+            }
+            request.infer({name: value for name, value in given.items() if name in inputs})
+            ids = [int(request.get_tensor("logits").data[0, -1].argmax())]
+            yield ids[0]
+
+    return generate
+
+
+def load_together() -> Callable[[list[list[int]], int, Callable[[int], None]], None]:
+    """Import, load, and return a function that continues many prompts by continuous batching."""
+    import numpy as np
+    import openvino
+    import openvino_genai as genai
+
+    settings = genai.SchedulerConfig()
+    settings.cache_size = 2  # GB
+    settings.max_num_seqs = 16
+    settings.max_num_batched_tokens = 2048
+    settings.enable_prefix_caching = False
+    pipeline = genai.ContinuousBatchingPipeline(sys.argv[1], settings, "CPU", properties())
+
+    def generate(prompts: list[list[int]], tokens: int, made: Callable[[int], None]) -> None:
+        wanted = genai.GenerationConfig(max_new_tokens=tokens, do_sample=False, ignore_eos=True)
+        handles = [
+            pipeline.add_request(i, openvino.Tensor(np.array([ids], np.int64)), wanted) for i, ids in enumerate(prompts)
+        ]
+        while pipeline.has_non_finished_requests():
+            pipeline.step()
+            for i, handle in enumerate(handles):
+                while handle.can_read():
+                    for output in handle.read().values():
+                        for _ in output.generated_ids:
+                            made(i)
+
+    return generate
+
+
+if "together" in sys.argv:
+    serve_together(load_together)
+else:
+    serve(load)
