@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from api.chat import ChatTemplate
 from api.errors import InvalidRequestError, NotFoundError
 from api.model import Model
 from api.schema import ChatRequest, CompletionRequest, Message
@@ -137,15 +138,19 @@ def _chat_prompt(request: ChatRequest, model: Model) -> tuple[str, TokenIds]:
             f"The model {model.name!r} has no chat template; use /v1/completions with a prompt.",
             param="messages",
         )
-    template = model.chat_template
+    text = chat_text(request, model.chat_template)
+    return text, _encode(model, text, param="messages", add_special_tokens=False)
+
+
+def chat_text(request: ChatRequest, template: ChatTemplate) -> str:
+    """The prompt that the request makes. InvalidRequestError where the template refuses it."""
     if reserved := template.reserved & request.chat_template_kwargs.keys():
         raise InvalidRequestError(
             f"'chat_template_kwargs' must not hold {min(reserved)!r}.", param="chat_template_kwargs"
         )
     effort = {} if request.reasoning_effort is None else {"reasoning_effort": request.reasoning_effort}
     messages = [_plain(message) for message in request.messages]
-    text = template.render(messages, effort | request.chat_template_kwargs)
-    return text, _encode(model, text, param="messages", add_special_tokens=False)
+    return template.render(messages, effort | request.chat_template_kwargs)
 
 
 def _plain(message: Message) -> dict[str, Any]:

@@ -25,6 +25,15 @@ class Health(TypedDict):
     status: Literal["ok"]
 
 
+class BakedPrompt(TypedDict):
+    """A prompt that was read when the model was compiled: a request that begins with all of it need not wait for it."""
+
+    tokens: int
+    characters: int
+    begins: str
+    ends: str
+
+
 class Readiness(TypedDict):
     """What is loaded; `load` holds milliseconds by phase, one after the other, and their total."""
 
@@ -35,6 +44,7 @@ class Readiness(TypedDict):
     dtype: str
     device: str
     context_length: int
+    baked_prompts: list[BakedPrompt]
     load: Mapping[str, float]
 
 

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+from api.baked import baked_prompts
 from api.errors import (
     ApiError,
     InvalidRequestError,
@@ -221,6 +222,7 @@ def readiness(model: Model) -> Readiness:
         "dtype": model.engine.dtype,
         "device": model.engine.device,
         "context_length": model.engine.context_length,
+        "baked_prompts": baked_prompts(model.engine.prefixes, model.tokenizer),
         "load": dict(model.load_ms),
     }
 

@@ -29,6 +29,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--text", type=Path, help="held-out text to measure perplexity on (default: CHECKPOINT/heldout.txt)"
     )
+    parser.add_argument(
+        "--prompt",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a text, or chat messages in a .json file, that many requests begin with: read now, so that no cold start "
+        "has to; repeatable",
+    )
     parser.add_argument("--verify", type=Path, metavar="OUT", help="compare an artifact's files with their sha256")
     arguments = parser.parse_args()
     if (arguments.verify is None) == (arguments.out is None):
@@ -44,16 +53,19 @@ def _verify(directory: Path) -> None:
 
 def _compile(arguments: argparse.Namespace) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from compiler import check  # torch and transformers are imported from here on
+    from compiler import check, prompt_pages  # torch and transformers are imported from here on
     from compiler.build import build
 
-    seconds = build(arguments.checkpoint, arguments.out, arguments.quantize, arguments.context_length, arguments.isa)
-    text = arguments.text or arguments.checkpoint / "heldout.txt"
-    with _served_only_if_checked(arguments.out):
-        comparison = check.compare(arguments.checkpoint, arguments.out, text if text.exists() else None)
+    checkpoint, out, quantize, prompts = arguments.checkpoint, arguments.out, arguments.quantize, arguments.prompt
+    seconds = build(checkpoint, out, quantize, arguments.context_length, arguments.isa, prompts)
+    text = arguments.text or checkpoint / "heldout.txt"
+    with _served_only_if_checked(out):
+        comparison = check.compare(checkpoint, out, text if text.exists() else None)
         print(check.table(comparison, seconds))
-        if not check.acceptable(comparison, arguments.quantize):
+        if not check.acceptable(comparison, quantize):
             raise UnsupportedModelError("The compiled model does not agree with transformers")
+        for line in prompt_pages.check(out, prompts):
+            print(line)
 
 
 @contextmanager

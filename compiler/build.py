@@ -11,7 +11,7 @@ import torch
 import transformers
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from compiler import codegen, export, package, resources, tokenizer
+from compiler import codegen, export, package, prompt_files, prompt_pages, resources, tokenizer
 from compiler.errors import CompileError, UnsupportedModelError, refusing
 from compiler.ops import Kind
 from compiler.pack import pack
@@ -43,11 +43,13 @@ def build(
     quantize: str,
     context_length: int | None = None,
     levels: Sequence[str] | None = None,
+    prompts: Sequence[Path] = (),
 ) -> float:
-    """Compile `checkpoint` into the artifact `target`, and return the seconds that took.
+    """Compile `checkpoint` into the artifact `target`, read the `prompts` into it, and return the seconds that took.
 
     Raises LoadError for a checkpoint that cannot be served at all, UnsupportedModelError for one whose architecture
-    cannot be compiled, and CompileError for what this machine lacks. `target` is then as it was.
+    cannot be compiled, and CompileError for what this machine lacks or what is wrong with a prompt. `target` is then as
+    it was.
     """
     started = time.perf_counter()
     levels = levels or levels_here()
@@ -59,7 +61,7 @@ def build(
         package.staging(target) as staged,
         tempfile.TemporaryDirectory() as work,
         warnings.catch_warnings(),
-        tqdm(total=5 + 2 * len(levels), desc="load", unit="step") as steps,
+        tqdm(total=5 + 2 * len(levels) + bool(prompts), desc="load", unit="step") as steps,
         tqdm(desc="pack", unit=" weights", unit_scale=True, mininterval=0.5, leave=False) as packed,
     ):
         warnings.simplefilter("ignore")  # torch's about its own internals
@@ -72,6 +74,7 @@ def build(
         model = export.load(checkpoint)
         context = _context_length(model, context_length)
         tokenizer.require_ids_below(model.config.get_text_config().vocab_size, checkpoint)
+        to_read = prompt_files.read(prompts, checkpoint, context)
         step("export")
         exported = export.export(model)
         packed.reset(total=sum(p.numel() for p in model.parameters() if p.dim() == 2))
@@ -122,7 +125,11 @@ def build(
                 "levels": list(levels),
                 "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
                 **numbers,
+                "prompts": prompt_pages.NO_PROMPTS,
             },
         )
+        if to_read:
+            step("read the prompts")
+            prompt_pages.store(staged, to_read)
         step("done")
     return time.perf_counter() - started

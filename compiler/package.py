@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -98,12 +98,18 @@ def checkpoint_digest(checkpoint: Path) -> str:
 
 def write_manifest(staged: Path, description: Mapping[str, Any]) -> None:
     """Finish the artifact: sizes and checksums of every file beside what `description` says, and its own sha256."""
-    files = {}
-    for path in sorted(p for p in staged.rglob("*") if p.is_file()):
-        files[str(path.relative_to(staged))] = file_entry(path)
+    paths = sorted(path for path in staged.rglob("*") if path.is_file())
+    add_files(staged, {**description, "files": {}}, paths)
+
+
+def add_files(directory: Path, content: Mapping[str, Any], paths: Sequence[Path]) -> None:
+    """Write an artifact's manifest again: `content`, to which come the sizes and checksums of `paths`."""
+    files = dict(content["files"])
+    for path in paths:
+        files[str(path.relative_to(directory))] = file_entry(path)
         path.chmod(0o644)
-    content = {**description, "files": files}
-    (staged / MANIFEST).write_text(json.dumps({**content, "sha256": digest(content)}, indent=1) + "\n")
+    content = {**content, "files": files}
+    (directory / MANIFEST).write_text(json.dumps({**content, "sha256": digest(content)}, indent=1) + "\n")
 
 
 def file_entry(path: Path) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Nothing here opens a library or maps weights. The compiler writes what is read here. Every start checks the manifest
 against its own checksum, all files' sizes, the checksums of the code that will run, and that this code was compiled for
-the manifest's numbers: after that native code can trust them. Weights are compared with their checksums on request.
+the manifest's numbers: after that native code can trust them. Weights, and pages of prompts that were read at compile
+time, are compared with their checksums on request.
 """
 
 import hashlib
@@ -14,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engines.base import PAGE_TOKENS
 from engines.errors import LoadError
+from engines.prompts import HEADER_BYTES, file_name, page_numbers
 
-FORMAT = 4
+FORMAT = 5
 """Version of the manifest and of everything it describes. A reader accepts exactly its own."""
 
 MANIFEST = "manifest.json"
@@ -84,6 +87,17 @@ class Artifact:
     """By path, relative to the directory."""
     stamp: str
     """What the libraries must hold to be those of this manifest."""
+    prompts: list[list[int]]
+    """Token ids, whole pages of them, of the prompts that were read at compile time."""
+    prompt_levels: list[str]
+    """The levels whose code read the prompts."""
+    prompt_stamp: str
+    """What the files of the prompts' pages must begin with to be those of this manifest."""
+
+    @property
+    def page_bytes(self) -> int:
+        """Of one page of the KV cache."""
+        return PAGE_TOKENS * self.cache_elements * self.cache_element_bytes
 
     def verify(self) -> None:
         """Compare every file with its sha256. Reads the whole artifact: seconds per gigabyte."""
@@ -107,6 +121,13 @@ class Artifact:
 def stamp(manifest: Mapping[str, Any]) -> str:
     """A string that stands for the numbers in `manifest` that native code relies on."""
     return f"compiled for {digest({name: manifest[name] for name in NUMBERS})}"
+
+
+def prompt_stamp(manifest: Mapping[str, Any]) -> str:
+    """A string that stands for all of `manifest` but the files of its prompts' pages, which begin with it."""
+    pages = {file_name(level) for level in manifest["prompts"]["levels"]}
+    files = {name: entry for name, entry in manifest["files"].items() if name not in pages}
+    return f"prompts read by {digest({**manifest, 'files': files})}"
 
 
 def digest(content: Mapping[str, Any]) -> str:
@@ -138,8 +159,12 @@ def read(directory: Path) -> Artifact:
                 for name, entry in manifest["files"].items()
             },
             stamp(manifest),
+            [[_whole(token) for token in prompt] for prompt in manifest["prompts"]["tokens"]],
+            [_text(level) for level in manifest["prompts"]["levels"]],
+            prompt_stamp(manifest) if manifest["prompts"]["tokens"] else "",
         )
         _check_files(artifact)
+        _check_prompts(artifact)
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise LoadError(f"{path} is not the manifest of a compiled model ({error!r}); {RECOMPILE}.") from None
     return artifact
@@ -171,6 +196,23 @@ def _check_files(artifact: Artifact) -> None:
     total = artifact.files[WEIGHTS].size
     if any(c.offset % 64 or c.offset + c.size > total for c in artifact.constants):
         raise LoadError(f"{artifact.directory / MANIFEST} places weights outside {WEIGHTS}; {RECOMPILE}.")
+
+
+def _check_prompts(artifact: Artifact) -> None:
+    """LoadError unless every prompt is one of this model's, and each level's file has exactly their pages."""
+    lengths = [len(prompt) for prompt in artifact.prompts]
+    if (
+        any(length % PAGE_TOKENS or not 0 < length < artifact.context_length for length in lengths)
+        or any(max(prompt) >= artifact.vocab_size for prompt in artifact.prompts)
+        or bool(artifact.prompts) != bool(artifact.prompt_levels)
+        or not set(artifact.prompt_levels) <= set(artifact.levels)
+    ):
+        raise LoadError(f"{artifact.directory / MANIFEST} names prompts that this model cannot have; {RECOMPILE}.")
+    pages = 1 + max((number for row in page_numbers(artifact.prompts) for number in row), default=-1)
+    for level in artifact.prompt_levels:
+        name = file_name(level)
+        if name not in artifact.files or artifact.files[name].size != HEADER_BYTES + pages * artifact.page_bytes:
+            raise LoadError(f"{artifact.directory / name} has not the {pages} pages of its prompts; {RECOMPILE}.")
 
 
 def cpu_flags() -> frozenset[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engines import artifact
+from engines import artifact, prompts
 from engines.base import PAGE_TOKENS, KVCache, Logits, Step, TokenIds, check_steps
 from engines.errors import LoadError
 from engines.machine import available_memory
@@ -94,14 +94,22 @@ class CompiledEngine:
     name = "compiled"
     device = "cpu"
 
-    def __init__(self, compiled: artifact.Artifact, level: str, native: NativeLibrary, pool: PagePool) -> None:
+    def __init__(
+        self,
+        compiled: artifact.Artifact,
+        level: str,
+        native: NativeLibrary,
+        pool: PagePool,
+        prefixes: Sequence[tuple[TokenIds, list[int]]],
+    ) -> None:
+        """`prefixes`: ids and pages, of `pool`, of the prompts that the artifact has read."""
         self.dtype = compiled.dtype
         self.level = level
         self.vocab_size = compiled.vocab_size
         self.context_length = compiled.context_length
         self.max_rows = compiled.max_rows
         self.pool = pool
-        self.prefixes: Sequence[tuple[TokenIds, KVCache]] = ()
+        self.prefixes: Sequence[tuple[TokenIds, KVCache]] = [(ids, self.new_cache(pages)) for ids, pages in prefixes]
         self._native = native
 
     @property
@@ -153,21 +161,49 @@ def load(directory: Path, *, threads: int, verify: bool = False, level: str | No
     """Open the artifact in `directory` for `threads` threads.
 
     Raises LoadError for an artifact that is incomplete, foreign to this machine or whose code is altered, and with
-    `verify`, which reads all of it, for any altered file. `level` pins the instruction-set level instead of taking the
-    best one this CPU has.
+    `verify`, which reads all of it, for any altered file. `level` pins the instruction-set level. By default it is the
+    best one this CPU has, of those that read the artifact's prompts where it has any: others would round them
+    differently.
     """
     compiled = artifact.read(directory)
-    chosen = artifact.choose_level(compiled.levels, artifact.cpu_flags(), level)
+    levels = compiled.levels if level else compiled.prompt_levels or compiled.levels
+    chosen = artifact.choose_level(levels, artifact.cpu_flags(), level)
     libraries = directory / chosen
     if verify:
         compiled.verify()
     compiled.check_code(chosen)
-    try:
-        with (directory / artifact.WEIGHTS).open("rb") as file:
-            weights = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
-    except (OSError, ValueError) as error:
-        raise LoadError(f"{directory / artifact.WEIGHTS} cannot be mapped ({error}).") from error
+    weights = _mapped(directory / artifact.WEIGHTS)
     native = NativeLibrary(libraries, weights, compiled.constants, compiled.cache_element_bytes, threads)
-    page_bytes = PAGE_TOKENS * compiled.cache_elements * compiled.cache_element_bytes
-    budget = available_memory() - len(weights) - RESERVED_BYTES
-    return CompiledEngine(compiled, chosen, native, PagePool(page_bytes, max(1, budget // page_bytes)))
+    pages = _mapped_prompts(compiled, chosen) if chosen in compiled.prompt_levels else None
+    budget = available_memory() - len(weights) - RESERVED_BYTES - (0 if pages is None else len(pages))
+    pool = PagePool(compiled.page_bytes, max(1, budget // compiled.page_bytes))
+    prefixes = [] if pages is None else _prefixes(compiled, pool, pages)
+    return CompiledEngine(compiled, chosen, native, pool, prefixes)
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    """A file's bytes, shared with every process that maps it."""
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+    except (OSError, ValueError) as error:
+        raise LoadError(f"{path} cannot be mapped ({error}).") from error
+
+
+def _mapped_prompts(compiled: artifact.Artifact, level: str) -> mmap.mmap:
+    """The file with the pages that `level` made. LoadError where it is another artifact's."""
+    path = compiled.directory / prompts.file_name(level)
+    mapping = _mapped(path)
+    if mapping[: prompts.HEADER_BYTES] != prompts.header(compiled.prompt_stamp):
+        raise LoadError(f"{path} was made with another model, tokenizer or prompt; {artifact.RECOMPILE}.")
+    return mapping
+
+
+def _prefixes(compiled: artifact.Artifact, pool: PagePool, mapping: mmap.mmap) -> list[tuple[TokenIds, list[int]]]:
+    """The artifact's prompts, each with its pages, which lie in `mapping`."""
+    pages = pool.adopt(mapping, prompts.HEADER_BYTES)
+    numbers = prompts.page_numbers(compiled.prompts)
+    return [
+        (np.array(ids, np.int64), [pages[number] for number in row])
+        for ids, row in zip(compiled.prompts, numbers, strict=True)
+    ]

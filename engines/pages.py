@@ -1,12 +1,16 @@
 """The memory that KV caches are made of: pages of one size, counted, taken from the system a slab at a time.
 
 A page belongs to one cache or is shared by several; it goes back when the last of them gives it up. Pages never move.
+Pages in a mapped file can be adopted: caches share them like any other, but they are only ever read.
 """
 
 import ctypes
 import mmap
 import threading
 from collections import Counter
+
+import numpy as np
+import numpy.typing as npt
 
 from engines.base import OutOfPagesError
 from engines.machine import available_memory
@@ -25,12 +29,14 @@ class PagePool:
         self._shares: Counter[int] = Counter()
         self._slabs: list[mmap.mmap] = []
         self._mapped = 0  # pages
+        self._adopted: list[npt.NDArray[np.uint8]] = []
+        self._adopted_pages = 0
         self._lock = threading.Lock()
 
     @property
     def used(self) -> int:
-        """Pages that some cache holds."""
-        return len(self._shares)
+        """Pages of the budget that some cache holds."""
+        return len(self._shares) - self._adopted_pages
 
     @property
     def free(self) -> int:
@@ -45,6 +51,21 @@ class PagePool:
             taken = [self._free.pop() for _ in range(count)]
             self._shares.update(taken)
             return taken
+
+    def adopt(self, mapping: mmap.mmap, offset: int) -> list[int]:
+        """The addresses of the pages in `mapping` from byte `offset` on, which stays mapped.
+
+        They do not count against the budget. The pool itself shares them with every cache: so they are never given back
+        to be taken, and a cache that would append to one copies it.
+        """
+        content = np.frombuffer(mapping, np.uint8)
+        count = (len(content) - offset) // self.page_bytes
+        pages = [content.ctypes.data + offset + i * self.page_bytes for i in range(count)]
+        with self._lock:
+            self._adopted.append(content)
+            self._adopted_pages += count
+            self._shares.update(pages)
+        return pages
 
     def share(self, pages: list[int]) -> None:
         """One more cache holds each of `pages`."""

@@ -17,6 +17,7 @@ import pytest
 
 from engines import artifact, compiled_engine
 from engines.errors import LoadError
+from tests.baking import bake
 
 ROOT = Path(__file__).parents[1]
 LEVEL = artifact.choose_level(artifact.levels_here(), artifact.cpu_flags())
@@ -38,7 +39,8 @@ directory = Path(sys.argv[1])
 
 def logits():
     engine = compiled_engine.load(directory, threads=1)
-    (rows,) = engine.forward([Step(np.arange(20), engine.new_cache(), last=20)])
+    cache = engine.prefixes[0][1].fork() if engine.prefixes else engine.new_cache()
+    (rows,) = engine.forward([Step(np.arange(20), cache, last=20)])
     return rows.tobytes()
 
 expected = logits()
@@ -106,7 +108,13 @@ def test_every_altered_manifest_is_refused(altered: Path) -> None:
     assert set(load_each(altered, altered_manifests)) == {"refused"}
 
 
-def test_a_manifest_that_is_altered_and_signed_again_never_reaches_native_code(altered: Path) -> None:
+@pytest.mark.parametrize("prompt", [None, "the quick brown fox " * 4])
+def test_a_manifest_that_is_altered_and_signed_again_never_reaches_native_code(
+    llama_artifact: Path, altered: Path, tmp_path: Path, prompt: str | None
+) -> None:
+    if prompt is not None:
+        (tmp_path / "prompt.txt").write_text(prompt)
+        altered = bake(llama_artifact, tmp_path / "baked", tmp_path / "prompt.txt")
     manifest = json.loads((altered / artifact.MANIFEST).read_bytes())
     del manifest["sha256"]
     copies = list(alterations(manifest))

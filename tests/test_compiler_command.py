@@ -1,4 +1,4 @@
-"""`python -m compiler` on what it cannot compile: one sentence, a telling exit status, no artifact."""
+"""`python -m compiler`: prompts that it reads; of what it cannot compile one sentence, a telling exit status."""
 
 import json
 import os
@@ -14,7 +14,10 @@ from transformers import AutoModelForCausalLM, BloomConfig
 from compiler import __main__ as command
 from compiler import build, check, codegen
 from compiler.errors import CompileError
+from engines import compiled_engine
 from engines.artifact import levels_here
+from engines.prompts import HEADER_BYTES, file_name
+from tests.baking import LEVEL, bake
 from tests.checkpoints import VOCAB, write_tokenizer
 
 REFUSED, UNSUPPORTED, USAGE = 1, 3, 2
@@ -36,6 +39,7 @@ class Compile:
 
     def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
         self.out = tmp_path / "artifact"
+        self.printed = ""
         self._monkeypatch, self._capfd = monkeypatch, capfd
 
     def __call__(self, checkpoint: Path, *options: str) -> tuple[int, str]:
@@ -46,7 +50,7 @@ class Compile:
             status = command.main()
         except SystemExit as exit_:  # argparse's
             status = int(exit_.code or 0)
-        said = self._capfd.readouterr().err
+        self.printed, said = self._capfd.readouterr()
         assert "Traceback" not in said
         return status, said.rstrip("\n").splitlines()[-1]
 
@@ -71,6 +75,54 @@ def test_a_model_that_does_not_agree_with_transformers_is_left_to_transformers(
     status, said = compile_(llama_directory)
     assert status == UNSUPPORTED
     assert said.startswith("compiler: The compiled model does not agree with transformers; serve")
+    assert not (compile_.out / "manifest.json").exists()
+
+
+def test_a_prompt_is_read_and_what_finds_it_is_printed(compile_: Compile, checkpoint: Path, tmp_path: Path) -> None:
+    prompt = tmp_path / "instructions.txt"
+    prompt.write_text("0123456789" * 2)
+    status, _ = compile_(checkpoint, "--isa", LEVEL, "--prompt", str(prompt))
+    assert status == 0
+    assert compile_.printed.splitlines()[-1] == (
+        f"{prompt}: 16 of its 20 tokens are stored, in pages of 16, for requests that begin with these 16 characters, "
+        f"from '0123456789012345' to '0123456789012345'. A sample request of 33 tokens found them."
+    )
+    engine = compiled_engine.load(compile_.out, threads=1, verify=True)
+    assert [len(ids) for ids, _ in engine.prefixes] == [16]
+
+
+def test_a_prompt_that_leaves_no_room_stops_before_the_long_work(
+    compile_: Compile, checkpoint: Path, tmp_path: Path
+) -> None:
+    prompt = tmp_path / "instructions.txt"
+    prompt.write_text("0123456789" * 2)
+    status, said = compile_(checkpoint, "--context-length", "80", "--prompt", str(prompt))
+    assert status == REFUSED
+    assert said == f"compiler: {prompt} has 20 tokens, and of the context of 80 at least 64 must be left."
+    assert not compile_.out.exists()
+
+
+def test_a_prompt_that_is_not_there(compile_: Compile, checkpoint: Path, tmp_path: Path) -> None:
+    status, said = compile_(checkpoint, "--prompt", str(tmp_path / "nowhere.txt"))
+    assert status == REFUSED
+    assert said == f"compiler: No such file or directory ({tmp_path / 'nowhere.txt'})."
+
+
+def test_pages_that_change_an_answer_are_not_served(
+    compile_: Compile, llama_directory: Path, llama_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = tmp_path / "instructions.txt"
+    prompt.write_text("0123456789" * 2)
+
+    def build_wrongly(checkpoint: Path, out: Path, *_: object) -> float:
+        pages = bake(llama_artifact, out, prompt) / file_name(LEVEL)
+        pages.write_bytes(pages.read_bytes()[:HEADER_BYTES].ljust(pages.stat().st_size, b"\0"))
+        return 1.0
+
+    monkeypatch.setattr(build, "build", build_wrongly)
+    status, said = compile_(llama_directory, "--prompt", str(prompt))
+    assert status == REFUSED
+    assert said == f"compiler: The pages of {prompt} change the answer to a request."
     assert not (compile_.out / "manifest.json").exists()
 
 

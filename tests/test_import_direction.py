@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "model_loader": {"api", "generation", "engines", "aws", "startup", "settings"},
     "handler": {"model_loader", "aws", "api", "generation", "startup", "settings"},
     "app": {"model_loader", "server", "aws", "api", "startup", "settings"},
-    "compiler": {"generation", "engines"},
+    "compiler": {"api", "generation", "engines"},
     "image": {"compiler", "startup"},
 }
 """Which of the project's packages and root modules each may name. Tools, benchmarks and tests may name all."""
