@@ -7,6 +7,7 @@
 #   docker build -t lambda-causal-lm .
 #   docker build --build-arg MODEL=HuggingFaceTB/SmolLM2-135M-Instruct --build-arg MODEL_REVISION=<40-digit commit> .
 #   docker build --build-arg ENGINE=compiled --build-arg QUANTIZE=int4 --build-arg CONTEXT_LENGTH=2048 .
+#   docker build --build-arg PROMPTS=prompts/demo.json .
 
 ARG BASE=public.ecr.aws/lambda/python:3.13
 
@@ -14,21 +15,25 @@ ARG BASE=public.ecr.aws/lambda/python:3.13
 FROM ${BASE} AS source
 # MODEL: a directory under models/, a hub id (then MODEL_REVISION, a commit, pins it), or `none` when MODEL_DIR will name a
 # bucket or a mounted file system. ENGINE: `auto` turns the model into machine code where its architecture compiles and has
-# transformers serve it where not; `compiled` and `transformers` allow only one of the two.
+# transformers serve it where not; `compiled` and `transformers` allow only one of the two. PROMPTS: a file under prompts/,
+# or a folder of them, that a compiled model has read already when it starts (docs/baked-prompts.md).
 ARG MODEL=models/demo
 ARG MODEL_REVISION=
 ARG ENGINE=auto
 ARG QUANTIZE=int8
 ARG CONTEXT_LENGTH=
+ARG PROMPTS=
 WORKDIR /build
+COPY api api
 COPY compiler compiler
 COPY engines engines
 COPY generation generation
 COPY image image
 COPY startup startup
 COPY models models
+COPY prompts prompts
 RUN python3 -m image.prepare_model "${MODEL}" /opt/model --revision "${MODEL_REVISION}" \
-    --engine "${ENGINE}" --quantize "${QUANTIZE}" --context-length "${CONTEXT_LENGTH}" --check
+    --engine "${ENGINE}" --quantize "${QUANTIZE}" --context-length "${CONTEXT_LENGTH}" --prompts "${PROMPTS}" --check
 
 # ---- packages: what takes longest and is the same for every model ----
 FROM ${BASE} AS packages
@@ -60,11 +65,12 @@ ARG MODEL_REVISION=
 ARG ENGINE=auto
 ARG QUANTIZE=int8
 ARG CONTEXT_LENGTH=
+ARG PROMPTS=
 # A mirror of the hub.
 ARG HF_ENDPOINT=https://huggingface.co
 COPY --from=source /build .
 RUN PYTHONPATH=/build:/opt/python python3 -m image.prepare_model "${MODEL}" /opt/model --revision "${MODEL_REVISION}" \
-    --engine "${ENGINE}" --quantize "${QUANTIZE}" --context-length "${CONTEXT_LENGTH}"
+    --engine "${ENGINE}" --quantize "${QUANTIZE}" --context-length "${CONTEXT_LENGTH}" --prompts "${PROMPTS}"
 RUN if [ "${ENGINE}" = compiled ] || [ -e /opt/model/manifest.json ]; then \
         rm -rf /opt/python && mv /opt/python-compiled /opt/python; \
     else python3 image/finish_packages.py prepared /opt/python; fi

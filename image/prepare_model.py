@@ -39,12 +39,18 @@ def require_usable(options: argparse.Namespace) -> None:
             "model's own."
         )
     model = options.model
+    prompts = prompt_files(options.prompts)
+    if prompts and (model == "none" or options.engine == "transformers"):
+        why = "MODEL=none" if model == "none" else "ENGINE=transformers"
+        raise PrepareError(f"PROMPTS is {options.prompts!r}, and {why} compiles no model that could read it.")
     if model == "none":
         return
     if Path(model).is_dir():
         files_of(Path(model))
         if is_artifact(Path(model)) and options.engine == "transformers":
             raise PrepareError(f"{model} is compiled already; the transformers engine needs the checkpoint it was.")
+        if is_artifact(Path(model)) and prompts:
+            raise PrepareError(f"{model} is compiled already; prompts are read when it is: `--prompt` of the compiler.")
     elif not HUB_ID.fullmatch(model) or model.startswith("models/"):
         raise PrepareError(
             f"There is no checkpoint {model!r} in the build context; put its directory under models/ and name it so."
@@ -53,6 +59,19 @@ def require_usable(options: argparse.Namespace) -> None:
         raise PrepareError(
             f"MODEL_REVISION is {options.revision!r}; pin {model} to a commit of the hub repository (40 hex digits)."
         )
+
+
+def prompt_files(prompts: str) -> list[Path]:
+    """The files that PROMPTS names: one, or all in a folder. Raises PrepareError where there is none."""
+    if not prompts:
+        return []
+    path = Path(prompts)
+    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    if not files or not all(file.is_file() for file in files):
+        raise PrepareError(
+            f"There is no prompt {prompts!r} in the build context; put it under prompts/ and name it so."
+        )
+    return files
 
 
 def prepare(options: argparse.Namespace) -> str:
@@ -76,7 +95,8 @@ def prepare(options: argparse.Namespace) -> str:
             raise PrepareError(f"{model} cannot be compiled: {reason}. ENGINE=auto or transformers serves it.")
         shutil.rmtree(out)  # what a compilation that went wrong at its end has left
         _copy(files, checkpoint, out)
-        return f"transformers serves {model}, which cannot be compiled: {reason}."
+        unread = " No prompt was read." if options.prompts else ""
+        return f"transformers serves {model}, which cannot be compiled: {reason}.{unread}"
 
 
 def _compiled(checkpoint: Path, files: list[Path], options: argparse.Namespace) -> str | None:
@@ -85,7 +105,8 @@ def _compiled(checkpoint: Path, files: list[Path], options: argparse.Namespace) 
     require_memory_to_compile(size)
     require_space(int(size * BYTES_PER_PARAMETER[options.quantize]), options.out.parent)
     context = ["--context-length", options.context_length] if options.context_length else []
-    return compile_checkpoint(checkpoint, options.out, ["--quantize", options.quantize, *context])
+    prompts = [f"--prompt={file}" for file in prompt_files(options.prompts)]
+    return compile_checkpoint(checkpoint, options.out, ["--quantize", options.quantize, *context, *prompts])
 
 
 def _copy(files: list[Path], checkpoint: Path, out: Path) -> None:
@@ -105,6 +126,7 @@ def main() -> None:
     parser.add_argument("--engine", default="auto", help=", ".join(ENGINES))
     parser.add_argument("--quantize", default="int8", help=f"of a compiled model: {', '.join(BYTES_PER_PARAMETER)}")
     parser.add_argument("--context-length", default="", help="of a compiled model; empty is the checkpoint's own")
+    parser.add_argument("--prompts", default="", help="file or folder that a compiled model has read already")
     parser.add_argument("--check", action="store_true", help="only say what is wrong that can be seen at once")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -74,6 +75,17 @@ def built(name: str, arguments: tuple[str, ...]) -> tuple[str, str]:
 
 def test_with_nothing_changed_the_demo_is_compiled(report: Report) -> None:
     use(IMAGE, ("compiled", "int8"), report)
+
+
+def test_a_prompt_that_was_read_in_the_build_is_found_by_the_first_request(report: Report) -> None:
+    tag, printed = built("prompt", ("PROMPTS=prompts/demo.json",))
+    (stored,) = re.findall(r"^prompts/demo.json: (\d+) of its \d+ tokens are stored", printed, flags=re.MULTILINE)
+    messages = json.loads((ROOT / "prompts" / "demo.json").read_text())["messages"]
+    asked = {"messages": [*messages, {"role": "user", "content": "Tell me one about a bear."}], "max_tokens": 20}
+    with function(image=tag) as container:
+        cold_s, cold = container.invoke_timed(asked)
+    assert cold["usage"]["prompt_tokens_details"]["cached_tokens"] == int(stored)
+    report(f"{tag}: {stored} of {cold['usage']['prompt_tokens']} tokens had been read; {1000 * cold_s:,.0f} ms cold")
 
 
 @pytest.mark.parametrize("name", BUILDS)

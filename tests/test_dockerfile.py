@@ -16,7 +16,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 CODE = ("build", "var/task")
 """Where stages keep code: `PYTHONPATH` in the commands that build the image, and in the image."""
 
-NO_CODE = "models|requirements|image/|--from=build /opt/"
+NO_CODE = "models|prompts|requirements|image/|--from=build /opt/"
 """How lines go on that copy no module of ours."""
 
 

@@ -102,13 +102,19 @@ def test_an_artifact_is_nothing_for_transformers(tmp_path: Path) -> None:
     (tmp_path / "artifact" / "manifest.json").write_text("{}")
     result = prepare(tmp_path / "artifact", tmp_path / "out", *COPIED)
     assert (result.returncode, "is compiled already" in result.stderr) == (1, True)
+    result = prepare(tmp_path / "artifact", tmp_path / "out", "--prompts", "prompts")
+    assert (result.returncode, "prompts are read when it is" in result.stderr) == (1, True)
 
 
 @pytest.mark.slow
 def test_auto_compiles_and_says_so(llama_directory: Path, tmp_path: Path) -> None:
-    result = prepare(llama_directory, tmp_path / "out", "--quantize", "int4", "--context-length", "100")
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts" / "one.txt").write_text("0123456789" * 2)
+    options = ("--quantize", "int4", "--context-length", "100", "--prompts", str(tmp_path / "prompts"))
+    result = prepare(llama_directory, tmp_path / "out", *options)
     assert result.returncode == 0, result.stderr
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert [len(ids) for ids in manifest["prompts"]["tokens"]] == [16]
     assert (manifest["quantization"], manifest["context_length"]) == ("int4", 100)
     assert result.stdout.endswith(f"The compiled engine serves {llama_directory} (QUANTIZE=int4).\n")
 
@@ -174,6 +180,9 @@ def test_none_leaves_an_empty_directory(tmp_path: Path) -> None:
         ("models/demo", ("--engine", "fast"), "ENGINE is 'fast'; set it to one of auto, compiled, transformers"),
         ("models/demo", ("--quantize", "int3"), "QUANTIZE is 'int3'; set it to one of int8, int4, none"),
         ("models/demo", ("--context-length", "long"), "CONTEXT_LENGTH is 'long'; set it to a number of tokens"),
+        ("models/demo", ("--prompts", "prompts/nowhere"), "There is no prompt 'prompts/nowhere' in the build context"),
+        ("models/demo", ("--prompts", "prompts", *COPIED), "ENGINE=transformers compiles no model that could read it"),
+        ("none", ("--prompts", "prompts"), "MODEL=none compiles no model that could read it"),
     ],
 )
 def test_says_what_is_wrong_in_one_sentence(
