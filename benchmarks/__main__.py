@@ -17,6 +17,7 @@ COMMANDS = {
     "memory": ("benchmarks.memory.command", "what a process holds, and what several on one model share"),
     "fidelity": ("benchmarks.fidelity.command", "perplexity and agreement at each precision, on held-out text"),
     "streaming": ("benchmarks.streaming.command", "time to the first byte of an answer, streamed and whole"),
+    "prefix": ("benchmarks.prefix.command", "requests that begin as earlier ones did, with prefix reuse and without"),
     "remote": ("benchmarks.remote.command", "a deployed function through the Invoke API"),
     "break-even": ("benchmarks.break_even.command", "which way of serving is cheapest at which request rate"),
 }

@@ -16,6 +16,7 @@ from benchmarks.fidelity import report as fidelity
 from benchmarks.load import report as load
 from benchmarks.memory import report as memory
 from benchmarks.peers import report as peers
+from benchmarks.prefix import report as prefix
 from benchmarks.remote import report as remote
 from benchmarks.results import digest, load_result, provenance
 from benchmarks.roofline import report as roofline
@@ -33,6 +34,7 @@ REPORTS = {
     "memory": memory,
     "fidelity": fidelity,
     "streaming": streaming,
+    "prefix": prefix,
     "remote": remote,
 }
 DOCUMENTS = (

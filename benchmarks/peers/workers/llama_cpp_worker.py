@@ -1,6 +1,6 @@
 """llama.cpp through llama-cpp-python.
 
-Arguments: GGUF_FILE PRECISION THREADS [together] [no_extra_buffers] [flash_attention].
+Arguments: GGUF_FILE PRECISION THREADS [together] [no_extra_buffers] [flash_attention] [keep_prompt].
 """
 # mypy: ignore-errors
 # Its imports are of another environment, which the type checker does not see.
@@ -26,7 +26,8 @@ def load() -> Callable[[list[int], int], Iterator[int]]:
     )  # fmt: skip
 
     def generate(ids: list[int], tokens: int) -> Iterator[int]:
-        llm.reset()
+        if "keep_prompt" not in sys.argv:  # with it, what the last request began with is not read again
+            llm.reset()
         yield from llm.generate(ids, top_k=1, temp=0.0, repeat_penalty=1.0)
 
     return generate
