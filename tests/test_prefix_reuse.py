@@ -196,6 +196,23 @@ def test_the_server_finds_what_an_earlier_request_has_read_and_counts_it(llama_a
     assert float(figures["causal_lm_cache_tokens_used"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": PROMPT, "max_tokens": 1}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x" * 100}], "max_tokens": 1}),
+    ],
+)
+def test_the_server_keeps_callers_with_different_keys_apart(model: Model, path: str, body: dict[str, Any]) -> None:
+    serving = Serving(model, Settings(), ApiKeys(["one", "other"]))
+    with served(serving) as url, httpx2.Client(base_url=url, timeout=PATIENCE) as client:
+        answers = [
+            client.post(path, json=body, headers={"authorization": f"Bearer {key}"}).json()
+            for key in ("one", "other", "one")
+        ]
+    assert [found(answer) > 0 for answer in answers] == [False, False, True]
+
+
 def test_a_warm_invocation_finds_what_the_one_before_has_read(llama_artifact: Path) -> None:
     with Emulator({"MODEL_DIR": str(llama_artifact), "THREADS": "1"}) as emulator:
         replies = [emulator.invoke({"prompt": PROMPT, "max_tokens": 1}) for _ in range(2)]
