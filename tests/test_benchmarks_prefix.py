@@ -17,7 +17,8 @@ def test_a_run_finds_the_beginning_only_where_it_is_kept(
 ) -> None:
     artifact = compiled(llama_directory, "none")
     options = ["--model", f"tiny={artifact}", "--runs", "2", "--shared", "200", "--answer", "4", "--out", str(tmp_path)]
-    assert main(["prefix", *options, "--python", "/nowhere/python"]) == 0
+    absent = ["--python", "llama-cpp-python=/nowhere/python", "--python", "openvino-genai=/nowhere/python"]
+    assert main(["prefix", *options, *absent]) == 0
     content = json.loads((tmp_path / "prefix.json").read_text())
     assert content["complete"]
     found = {(sample["kind"], sample["reuses"], sample["cached_tokens"]) for sample in content["samples"]}
@@ -31,7 +32,7 @@ def test_a_run_finds_the_beginning_only_where_it_is_kept(
     }
     page = (tmp_path / "prefix.md").read_text()
     assert page.count("| tiny | ") == 2
-    assert "Not measured: llama.cpp is not installed" in page
+    assert all(f"Not measured: {peer} is not installed" in page for peer in ("llama.cpp", "OpenVINO"))
 
 
 def test_the_tables_hold_ratios_within_rounds_and_lambda_s_price() -> None:

@@ -28,7 +28,11 @@ def answer_here(source: str, target: str) -> int:
     except LoadError as error:
         raise BatchError(str(error)) from None
     service = Service(
-        model, max_tokens=settings.max_tokens, max_choices=settings.max_choices, concurrency=settings.concurrency
+        model,
+        max_tokens=settings.max_tokens,
+        max_choices=settings.max_choices,
+        concurrency=settings.concurrency,
+        prefix_cache=settings.prefix_cache,
     )
     try:
         tally = answer_file(Path(source), Path(target), service, lines)

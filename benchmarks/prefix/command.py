@@ -12,7 +12,7 @@ from rich.progress import Progress
 from benchmarks.break_even.prices import load_prices
 from benchmarks.checkpoints import checkpoint
 from benchmarks.errors import InputError, NotInstalledError
-from benchmarks.peers.contenders import PEERS, Contender, interpreter, prepare
+from benchmarks.peers.contenders import PEERS, interpreter, prepare
 from benchmarks.peers.session import PeerFailedError, Session
 from benchmarks.results import Recorder
 from benchmarks.variants import Variant, interleaved, parse_variants
@@ -27,9 +27,10 @@ WHAT = (
 PLAIN_IDS = range(10, 250)
 """Token ids that prompts are drawn from: ordinary ones in any vocabulary."""
 LONGEST_S = 900
-PEER = "llama.cpp"
 KEEPS = "keep_prompt"
-"""The worker's flag for it."""
+"""The flag of a peer's worker that has it reuse what it has read."""
+REUSING = ("llama.cpp", "OpenVINO")
+"""Peers whose workers know it."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The subcommand's parameters."""
     add = parser.add_argument
     add("--model", action="append", metavar="NAME=DIRECTORY", help="an artifact; default compiled=SmolLM2-135M:int8")
-    add("--checkpoint", default="SmolLM2-135M", help=f"what {PEER} is given; a directory or a shape")
-    add("--precision", default="int8", choices=("float32", "int8"), help=f"of {PEER}, default int8")
-    add("--python", help=f"the interpreter of {PEER}'s environment; default the one that make bench-peers made")
+    add("--checkpoint", default="SmolLM2-135M", help="what peers are given; a directory or a shape")
+    add("--precision", default="int8", choices=("float32", "int8"), help="of peers, default int8")
+    add("--python", action="append", default=[], metavar="PEER=PATH", help="the interpreter of a peer's environment")
     add("--runs", type=int, default=20, help="requests of each kind, default 20")
     add("--shared", type=int, default=1000, help="tokens of the beginning, default 1000")
     add("--new", type=int, default=20, help="tokens behind it, and of the short prompt, default 20")
@@ -68,6 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def kinds(options: argparse.Namespace) -> list[Kind]:
     """The requests; refuses what none can be."""
+    if not all("=" in text for text in options.python):
+        raise InputError("--python takes PEER=PATH.")
     for name in ("runs", "shared", "new", "question", "answer"):
         if getattr(options, name) < 1:
             raise InputError(f"--{name} {getattr(options, name)}: at least one is needed.")
@@ -91,14 +94,14 @@ def run(options: argparse.Namespace) -> Path:
     recorder.data = {"samples": [], "peers": [], "skipped": [], "failed": {}}
     with contextlib.ExitStack() as stack, Progress() as progress:
         environments = _environments(stack, variants, wanted, options.memory, recorder)
-        peer = _peer(stack, options, recorder)
+        peers = _peers(stack, options, recorder)
         requests = [(who, kind) for who in environments for kind in wanted]
         task = progress.add_task("requests", total=options.runs * len(requests))
         for i, ((variant, reuses), kind) in interleaved(requests, options.runs):
             progress.advance(task)
             _call(environments[variant, reuses], variant, reuses, kind, i, recorder)
-        for i, kind in interleaved(wanted[:2], options.runs if peer else 0):
-            _call_peer(peer, kind, i, recorder)
+        for i, (name, kind) in interleaved([(name, kind) for name in peers for kind in wanted[:2]], options.runs):
+            _call_peer(name, peers[name], kind, i, recorder)
     recorder.save(complete=True)
     return recorder.path
 
@@ -150,28 +153,33 @@ def _call(emulator: Emulator, variant: Variant, reuses: bool, kind: Kind, i: int
     recorder.save(complete=False)
 
 
-def _peer(stack: contextlib.ExitStack, options: argparse.Namespace, recorder: Recorder) -> Session | None:
-    """The peer, loaded; None where it is not installed or cannot be used."""
-    peer = next(peer for peer in PEERS if peer.name == PEER)
-    try:
-        python = interpreter(peer, {} if options.python is None else {str(peer.environment): options.python})
-        contender: Contender = prepare(peer, options.precision, checkpoint(options.checkpoint), python)
-        return stack.enter_context(Session(contender.command(usable_vcpus(), [KEEPS])))
-    except NotInstalledError as error:
-        recorder.data["skipped"].append(str(error))
-    except PeerFailedError as error:
-        recorder.data["failed"][PEER] = str(error)
-    return None
+def _peers(stack: contextlib.ExitStack, options: argparse.Namespace, recorder: Recorder) -> dict[str, Session]:
+    """Those that are installed, loaded."""
+    overrides = dict(text.split("=", 1) for text in options.python)
+    sessions = {}
+    for peer in PEERS:
+        if peer.name not in REUSING:
+            continue
+        try:
+            python = interpreter(peer, overrides)
+            contender = prepare(peer, options.precision, checkpoint(options.checkpoint), python)
+            sessions[peer.name] = stack.enter_context(Session(contender.command(usable_vcpus(), [KEEPS])))
+        except NotInstalledError as error:
+            recorder.data["skipped"].append(str(error))
+        except PeerFailedError as error:
+            recorder.data["failed"][peer.name] = str(error)
+    return sessions
 
 
-def _call_peer(session: Session | None, kind: Kind, i: int, recorder: Recorder) -> None:
-    """One counted request. It has one cache, so what the request begins with is read before, uncounted."""
-    assert session is not None
+def _call_peer(name: str, session: Session, kind: Kind, i: int, recorder: Recorder) -> None:
+    """One counted request. llama.cpp has one cache, so what the request begins with is read before, uncounted."""
+    if name in recorder.data["failed"]:
+        return
     try:
         session.generate(kind.ids(-1 - i), 1)
         reply = session.generate(kind.ids(i), 1)
     except PeerFailedError as error:
-        recorder.data["failed"][PEER] = str(error)
+        recorder.data["failed"][name] = str(error)
         return
-    recorder.data["peers"].append({"peer": PEER, "kind": kind.name, "round": i, "first_token_s": reply["first_s"]})
+    recorder.data["peers"].append({"peer": name, "kind": kind.name, "round": i, "first_token_s": reply["first_s"]})
     recorder.save(complete=False)

@@ -1,6 +1,6 @@
-"""OpenVINO, and with `together` its GenAI package's continuous batching.
+"""OpenVINO, and with `together` or `keep_prompt` its GenAI package's continuous batching.
 
-Arguments: DIRECTORY PRECISION THREADS [together] [f32].
+Arguments: DIRECTORY PRECISION THREADS [together] [f32] [keep_prompt].
 """
 # mypy: ignore-errors
 # Its imports are of another environment, which the type checker does not see.
@@ -44,8 +44,8 @@ def load() -> Callable[[list[int], int], Iterator[int]]:
     return generate
 
 
-def load_together() -> Callable[[list[list[int]], int, Callable[[int], None]], None]:
-    """Import, load, and return a function that continues many prompts by continuous batching."""
+def batching(*, keep_prompts: bool) -> Callable[[list[list[int]], int], Iterator[tuple[int, int]]]:
+    """Import, load, and return a function that continues many prompts: the place of each one and its next token."""
     import numpy as np
     import openvino
     import openvino_genai as genai
@@ -54,10 +54,10 @@ def load_together() -> Callable[[list[list[int]], int, Callable[[int], None]], N
     settings.cache_size = 2  # GB
     settings.max_num_seqs = 16
     settings.max_num_batched_tokens = 2048
-    settings.enable_prefix_caching = False
+    settings.enable_prefix_caching = keep_prompts
     pipeline = genai.ContinuousBatchingPipeline(sys.argv[1], settings, "CPU", properties())
 
-    def generate(prompts: list[list[int]], tokens: int, made: Callable[[int], None]) -> None:
+    def generate(prompts: list[list[int]], tokens: int) -> Iterator[tuple[int, int]]:
         wanted = genai.GenerationConfig(max_new_tokens=tokens, do_sample=False, ignore_eos=True)
         handles = [
             pipeline.add_request(i, openvino.Tensor(np.array([ids], np.int64)), wanted) for i, ids in enumerate(prompts)
@@ -67,13 +67,32 @@ def load_together() -> Callable[[list[list[int]], int, Callable[[int], None]], N
             for i, handle in enumerate(handles):
                 while handle.can_read():
                     for output in handle.read().values():
-                        for _ in output.generated_ids:
-                            made(i)
+                        for token in output.generated_ids:
+                            yield i, token
 
     return generate
 
 
+def load_together() -> Callable[[list[list[int]], int, Callable[[int], None]], None]:
+    """What `serve_together` takes, with nothing kept from one request to the next."""
+    generate = batching(keep_prompts=False)
+
+    def report(prompts: list[list[int]], tokens: int, made: Callable[[int], None]) -> None:
+        for i, _ in generate(prompts, tokens):
+            made(i)
+
+    return report
+
+
+def load_keeping() -> Callable[[list[int], int], Iterator[int]]:
+    """What `serve` takes, with prefix caching."""
+    generate = batching(keep_prompts=True)
+    return lambda ids, tokens: (token for _, token in generate([ids], tokens))
+
+
 if "together" in sys.argv:
     serve_together(load_together)
+elif "keep_prompt" in sys.argv:
+    serve(load_keeping)
 else:
     serve(load)
