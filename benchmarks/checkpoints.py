@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.errors import InputError
+from benchmarks.prompt_text import prompt_text
 
 SHAPES: dict[str, dict[str, Any]] = {
     "SmolLM2-135M": {
@@ -62,19 +63,30 @@ def checkpoint(name: str) -> Path:
 
 
 def model_directory(text: str) -> Path:
-    """What `text` names: an artifact's or checkpoint's directory, a shape, or either with `:int8` to be compiled."""
+    """What `text` names: an artifact's or checkpoint's directory, a shape, or either with `:int8` to be compiled.
+
+    With `:int8+1000` it is compiled with a prompt of about that many tokens that it has read.
+    """
     if Path(text, "manifest.json").is_file():
         return Path(text)
-    name, separator, quantize = text.rpartition(":")
-    return _artifact(checkpoint(name), quantize) if separator and quantize in QUANTIZE else checkpoint(text)
+    name, separator, how = text.rpartition(":")
+    quantize, plus, tokens = how.partition("+")
+    if not separator or quantize not in QUANTIZE or tokens.isdecimal() != bool(plus):
+        return checkpoint(text)
+    return _artifact(checkpoint(name), quantize, int(tokens or 0))
 
 
-def _artifact(source: Path, quantize: str) -> Path:
+def _artifact(source: Path, quantize: str, prompt_tokens: int) -> Path:
     """The checkpoint compiled, unless it has been before by this very compiler."""
-    directory = COMPILED / compiler_digest() / f"{source.resolve().name}-{quantize}"
+    name = f"{source.resolve().name}-{quantize}" + (f"-{prompt_tokens}" if prompt_tokens else "")
+    directory = COMPILED / compiler_digest() / name
     if not (directory / "manifest.json").is_file():
         directory.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "compiler", str(source), str(directory), "--quantize", quantize]
+        if prompt_tokens:
+            prompt = directory.with_name(f"{name}.txt")
+            prompt.write_text(prompt_text(source, prompt_tokens))
+            command.append(f"--prompt={prompt}")
         compiled = subprocess.run(command, capture_output=True, text=True, check=False)
         if compiled.returncode:
             last = next(iter(reversed(compiled.stderr.strip().splitlines())), "no message")

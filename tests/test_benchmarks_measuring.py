@@ -209,6 +209,8 @@ def test_an_absent_peer_is_skipped_with_the_command_that_installs_it() -> None:
         (["cold-start", "--runs", "0"], "at least one run"),
         (["cold-start", "--memory-mb", "9"], "128 to 10240 MB"),
         (["cold-start", "--image", "causallm"], "--image takes NAME=IMAGE"),
+        (["cold-start", "--model", "demo=models/demo", "--prompt", "other=20"], "--prompt takes NAME=TOKENS"),
+        (["cold-start", "--model", "demo=models/demo", "--prompt", "demo=0"], "--prompt takes NAME=TOKENS"),
         (["load", "--workers", "0"], "at least one"),
         (["load", "--rate", "0"], "above zero"),
         (["load", "--rate", "5000"], "more than 20,000"),

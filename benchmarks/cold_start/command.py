@@ -7,9 +7,10 @@ from typing import Any
 from rich.progress import Progress
 
 from benchmarks.cold_start.container import ContainerFailedError, image_bytes, require_docker
-from benchmarks.cold_start.measure import ColdStartFailedError, Condition, cold_start, files_opened
+from benchmarks.cold_start.measure import PROMPT, ColdStartFailedError, Condition, cold_start, files_opened
 from benchmarks.cold_start.observe import may_drop_page_cache, may_limit_cpu
 from benchmarks.errors import InputError, NotInstalledError
+from benchmarks.prompt_text import prompt_text
 from benchmarks.results import Recorder
 from benchmarks.variants import Variant, add_variant_arguments, interleaved, parse_variants
 from tools.emulator import EmulatorError
@@ -25,6 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_variant_arguments(parser)
     add = parser.add_argument
     add("--image", action="append", default=[], metavar="NAME=IMAGE", help="a container image to measure as well")
+    add(
+        "--prompt",
+        action="append",
+        default=[],
+        metavar="NAME=TOKENS",
+        help="ask the --model of that name with a prompt of about so many tokens, the first of which are those that "
+        ":int8+1000 has read; repeatable. Default: one of a few",
+    )
     add("--runs", type=int, default=15, help="cold starts of each kind, default 15")
     add("--memory-mb", type=int, action="append", help="limit CPU as Lambda does for this size; repeatable")
     add("--cache", choices=("warm", "cold", "both"), default="warm", help="page cache before each start, default warm")
@@ -67,11 +76,24 @@ def _images(options: argparse.Namespace, skipped: list[str]) -> list[Variant]:
     return [Variant(name, Path(), image=image) for name, _, image in pairs]
 
 
+def _prompts(options: argparse.Namespace, variants: list[Variant]) -> dict[str, str]:
+    """What each variant is asked."""
+    prompts = {variant.name: PROMPT for variant in variants}
+    directories = {variant.name: variant.directory for variant in variants if not variant.image}
+    for text in options.prompt:
+        name, _, tokens = text.rpartition("=")
+        if name not in directories or not tokens.isdecimal() or not int(tokens):
+            raise InputError(f"--prompt takes NAME=TOKENS, with the name of a --model, not {text}.")
+        prompts[name] = prompt_text(directories[name], int(tokens))
+    return prompts
+
+
 def run(options: argparse.Namespace) -> Path:
     """Measure, saving after every cold start; returns the results file's path."""
     skipped: list[str] = []
     conditions, images = _conditions(options), _images(options, skipped)
     variants = [*(parse_variants(options.model) if options.model or not images else []), *images]
+    prompts = _prompts(options, variants)
     settings = {
         "models": {
             v.name: {"engine": v.engine, "model": v.image or v.directory.name, **v.environment} for v in variants
@@ -87,23 +109,23 @@ def run(options: argparse.Namespace) -> Path:
         task = progress.add_task("cold starts", total=len(kinds) * (options.runs + 1))
         # The first start of each kind fills the page cache and finds what cannot start at all; it is not counted.
         for variant, condition in kinds:
-            _start(variant, condition, recorder, None)
+            _start(variant, condition, prompts, recorder, None)
             progress.advance(task)
         works = [kind for kind in kinds if kind[1].of(kind[0].name) not in recorder.data["failed"]]
         for i, (variant, condition) in interleaved(works, options.runs):
-            _start(variant, condition, recorder, i)
+            _start(variant, condition, prompts, recorder, i)
             recorder.save(complete=False)
             progress.advance(task)
         for variant in dict.fromkeys(variant for variant, _ in works):
-            _trace(variant, recorder)
+            _trace(variant, prompts[variant.name], recorder)
     recorder.save(complete=True)
     return recorder.path
 
 
-def _start(variant: Variant, condition: Condition, recorder: Recorder, i: int | None) -> None:
+def _start(variant: Variant, condition: Condition, prompts: dict[str, str], recorder: Recorder, i: int | None) -> None:
     """One cold start into the samples, or the kind among the failed; `i` is None where it does not count."""
     try:
-        measured = cold_start(variant, condition)
+        measured = cold_start(variant, condition, prompts[variant.name])
     except ColdStartFailedError as error:
         recorder.data["failed"][condition.of(variant.name)] = str(error)
         return
@@ -112,9 +134,9 @@ def _start(variant: Variant, condition: Condition, recorder: Recorder, i: int | 
         recorder.data["samples"].append({**about, **measured})
 
 
-def _trace(variant: Variant, recorder: Recorder) -> None:
+def _trace(variant: Variant, prompt: str, recorder: Recorder) -> None:
     try:
-        recorder.data["files_opened"][variant.name] = files_opened(variant)
+        recorder.data["files_opened"][variant.name] = files_opened(variant, prompt)
     except NotInstalledError as error:
         recorder.data["skipped"].append(str(error))
     except (ColdStartFailedError, EmulatorError) as error:

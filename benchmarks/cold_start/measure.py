@@ -22,7 +22,7 @@ from benchmarks.variants import Variant
 from engines.machine import MB_PER_VCPU
 from tools.emulator import RUNTIME_CLIENT, Emulator, EmulatorError
 
-EVENT = {"prompt": "The first token of a cold start", "max_tokens": 1, "temperature": 0}
+PROMPT = "The first token of a cold start"
 LONGEST_S = 300
 
 
@@ -61,20 +61,29 @@ def _environment(variant: Variant, condition: Condition, token: str) -> dict[str
     }
 
 
-def cold_start(variant: Variant, condition: Condition) -> dict[str, Any]:
-    """Times in seconds and costs in bytes of one cold start with its first token. Raises ColdStartFailedError."""
+def _event(prompt: str) -> dict[str, Any]:
+    return {"prompt": prompt, "max_tokens": 1, "temperature": 0}
+
+
+def cold_start(variant: Variant, condition: Condition, prompt: str = PROMPT) -> dict[str, Any]:
+    """Times in seconds and costs in bytes of one cold start with the first token after `prompt`.
+
+    Raises ColdStartFailedError.
+    """
     token = uuid.uuid4().hex
     try:
         if variant.image:
-            seconds, answer, costs = _in_container(variant, condition, token)
+            seconds, answer, costs = _in_container(variant, condition, token, prompt)
         else:
-            seconds, answer, costs = _in_emulator(variant, condition, token)
+            seconds, answer, costs = _in_emulator(variant, condition, token, prompt)
     except (EmulatorError, ContainerFailedError) as error:
         raise ColdStartFailedError(str(error)) from None
     if not (isinstance(answer, dict) and "timings" in answer):
         raise ColdStartFailedError(_said(answer))
-    timings = answer["timings"]
+    timings, usage = answer["timings"], answer["usage"]
     return {
+        "prompt_tokens": usage["prompt_tokens"],
+        "cached_tokens": usage["prompt_tokens_details"]["cached_tokens"],
         "to_first_answer_s": seconds,
         "first_request_s": timings["total_ms"] / 1000,
         "phases_s": {name.removesuffix("_ms"): ms / 1000 for name, ms in timings["init"].items()},
@@ -88,13 +97,15 @@ def _said(answer: Any) -> str:
     return text.replace(f"{Path.cwd()}/", "")[:300]
 
 
-def _in_emulator(variant: Variant, condition: Condition, token: str) -> tuple[float, Any, dict[str, float]]:
+def _in_emulator(
+    variant: Variant, condition: Condition, token: str, prompt: str
+) -> tuple[float, Any, dict[str, float]]:
     environment = {"MODEL_DIR": str(variant.directory), **_environment(variant, condition, token)}
     with cpu_quota(condition.vcpus):
         if condition.cache == "cold":
             drop_page_cache()
         with Emulator(environment) as emulator:
-            reply = emulator.invoke(EVENT, timeout=LONGEST_S)
+            reply = emulator.invoke(_event(prompt), timeout=LONGEST_S)
             process = find_process(token)
             costs: dict[str, float] = dict(read_costs(process)) if process else {}
             if emulator.init_seconds is not None:
@@ -102,40 +113,45 @@ def _in_emulator(variant: Variant, condition: Condition, token: str) -> tuple[fl
     return reply.seconds, reply.payload, costs
 
 
-def _in_container(variant: Variant, condition: Condition, token: str) -> tuple[float, Any, dict[str, float]]:
+def _in_container(
+    variant: Variant, condition: Condition, token: str, prompt: str
+) -> tuple[float, Any, dict[str, float]]:
     environment = _environment(variant, condition, token)
     with Container(variant.image, environment, condition.vcpus, condition.memory_mb) as container:
         if condition.cache == "cold":
             drop_page_cache()
-        seconds, answer = container.invoke(EVENT, LONGEST_S)
+        seconds, answer = container.invoke(_event(prompt), LONGEST_S)
         process = find_process(token)
         return seconds, answer, dict(read_costs(process)) if process else {}
 
 
-def files_opened(variant: Variant) -> int:
-    """Different files that a cold start with its first token opens. Traced, so its times mean nothing."""
+def files_opened(variant: Variant, prompt: str = PROMPT) -> int:
+    """Different files that a cold start with the first token after `prompt` opens.
+
+    Traced, so its times mean nothing.
+    """
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "trace")
         environment = _environment(variant, Condition(None, "warm"), uuid.uuid4().hex)
         if variant.image:
-            _trace_container(variant.image, environment, output)
+            _trace_container(variant.image, environment, output, prompt)
         else:
             environment["MODEL_DIR"] = str(variant.directory)
             with Emulator(environment, [*tracer(output), *RUNTIME_CLIENT]) as emulator:
-                reply = emulator.invoke(EVENT, timeout=LONGEST_S)
+                reply = emulator.invoke(_event(prompt), timeout=LONGEST_S)
             if reply.status != 200:
                 raise ColdStartFailedError(_said(reply.payload))
         return count_opened(output.read_text(errors="replace"))
 
 
-def _trace_container(image: str, environment: dict[str, str], output: Path) -> None:
+def _trace_container(image: str, environment: dict[str, str], output: Path, prompt: str) -> None:
     """Follow the emulator in a new container, and so the function that it starts for the first event."""
     try:
         with Container(image, environment, None, None) as container:
             command = [*tracer(output), "-p", str(container.process())]
             with subprocess.Popen(command, stderr=subprocess.DEVNULL) as trace:
                 _wait_until_traced(container.process(), trace)
-                container.invoke(EVENT, LONGEST_S)
+                container.invoke(_event(prompt), LONGEST_S)
                 trace.terminate()
     except ContainerFailedError as error:
         raise ColdStartFailedError(str(error)) from None

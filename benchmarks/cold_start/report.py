@@ -111,6 +111,17 @@ def _ratios(content: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _prompts(content: dict[str, Any]) -> list[str]:
+    """How long the prompts of the requests were, where they were not all the same, and what of them was read before."""
+    first = {kind[0]: samples[0] for kind, samples in _kinds(content).items()}
+    found = {name: (sample.get("prompt_tokens"), sample.get("cached_tokens")) for name, sample in first.items()}
+    if len(set(found.values())) < 2:
+        return []
+    return [
+        f"- {name}: a prompt of {tokens:,} tokens, {read:,} of them baked." for name, (tokens, read) in found.items()
+    ]
+
+
 def _beyond(content: dict[str, Any]) -> list[str]:
     """Which memory sizes Lambda gives more vCPUs than the machine that measured them had."""
     cpus = content["machine"]["cpus"]
@@ -129,7 +140,7 @@ def sections(content: dict[str, Any]) -> dict[str, str]:
     }
     left = [f"- Failed: {name}: {error}" for name, error in content["failed"].items()]
     left += [f"- Skipped: {reason}." for reason in content.get("skipped", [])]
-    notes = [*_ratios(content), *_images(content), *_beyond(content), *left]
+    notes = [*_ratios(content), *_prompts(content), *_images(content), *_beyond(content), *left]
     return {
         "times": f"{_times(content)}\n{noise_note(spreads, content['machine'])}",
         "costs": _costs(content),
