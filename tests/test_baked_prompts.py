@@ -21,7 +21,7 @@ from engines import artifact, compiled_engine
 from engines.base import PAGE_TOKENS, KVCache, Logits, Step, TokenIds
 from engines.compiled_engine import CompiledEngine
 from engines.errors import LoadError
-from engines.prompts import HEADER_BYTES, file_name
+from engines.prompts import HEADER_BYTES, file_name, header
 from generation.tokenizer import Tokenizer
 from model_loader import load_model
 from settings import ROOT, Settings
@@ -97,6 +97,24 @@ def test_its_pages_are_never_written_and_take_nothing_of_the_budget(baked: Path)
     assert (baked / file_name(LEVEL)).read_bytes() == before
     fresh = engine.new_cache()
     np.testing.assert_array_equal(go_on(engine, cache.fork(), ids[:1]), _after(engine, fresh, ids))
+
+
+def test_its_pages_stay_whatever_becomes_of_the_cache_that_came_with_them(baked: Path) -> None:
+    engine = load(baked)
+    ids, cache = only(engine)
+    cache.truncate(len(ids) - 1)
+    cache.close()
+    assert engine.free_tokens == engine.total_tokens
+    fresh = engine.new_cache()
+    go_on(engine, fresh, ids)
+    assert not set(fresh.pages) & set(range(*address_range(baked / file_name(LEVEL))))
+
+
+def address_range(path: Path) -> tuple[int, int]:
+    """Where this process has mapped a file."""
+    (line,) = (line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(path)))
+    begin, end = line.split()[0].split("-")
+    return int(begin, 16), int(end, 16)
 
 
 def _after(engine: CompiledEngine, cache: KVCache, ids: TokenIds) -> Logits:
@@ -226,8 +244,11 @@ def test_a_file_of_pages_that_is_cut_short_or_gone_is_refused(baked: Path, size:
 )
 def test_a_manifest_with_prompts_that_cannot_be_is_refused(baked: Path, entry: str, value: list[Any]) -> None:
     manifest = json.loads((baked / artifact.MANIFEST).read_bytes())
+    del manifest["sha256"]
     manifest["prompts"][entry] = value
     sign(baked, manifest)
+    with (baked / file_name(LEVEL)).open("r+b") as file:
+        file.write(header(artifact.prompt_stamp(manifest)))
     assert refusal(baked).endswith(f"; {artifact.RECOMPILE}.")
 
 
