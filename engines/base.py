@@ -65,8 +65,17 @@ class Pages(Protocol):
         """One less holds each of `pages`; one that nobody holds is free."""
         ...
 
-    def shared(self, page: int) -> bool:
-        """Whether more than one holds `page`."""
+    def keep(self, pages: list[int]) -> None:
+        """Hold each of `pages` until `forget`; none of them is kept yet."""
+        ...
+
+    def forget(self, page: int) -> bool:
+        """Hold a kept `page` no longer. Whether it is free now."""
+        ...
+
+    @property
+    def idle(self) -> int:
+        """How many pages are kept and held by nobody else: `forget` would free them."""
         ...
 
 

@@ -27,6 +27,9 @@ class PagePool:
         self.most = most
         self._free: list[int] = []
         self._shares: Counter[int] = Counter()
+        self._kept: set[int] = set()
+        self.idle = 0
+        """Of the kept pages those that nobody else holds."""
         self._slabs: list[mmap.mmap] = []
         self._mapped = 0  # pages
         self._adopted: list[npt.NDArray[np.uint8]] = []
@@ -70,6 +73,7 @@ class PagePool:
     def share(self, pages: list[int]) -> None:
         """One more cache holds each of `pages`."""
         with self._lock:
+            self.idle -= sum(self._shares[page] == 1 for page in self._kept.intersection(pages))
             self._shares.update(pages)
 
     def shared(self, page: int) -> bool:
@@ -85,6 +89,22 @@ class PagePool:
                     self._free.append(page)
                 else:
                     self._shares[page] -= 1
+                    self.idle += self._shares[page] == 1 and page in self._kept
+
+    def keep(self, pages: list[int]) -> None:
+        """Hold each of `pages`, which some cache holds and which are not kept yet, until `forget`."""
+        with self._lock:
+            self._shares.update(pages)
+            self._kept.update(pages)
+
+    def forget(self, page: int) -> bool:
+        """Hold a kept page no longer. Whether it is free now."""
+        with self._lock:
+            free = self._shares[page] == 1
+            self._kept.remove(page)
+            self.idle -= free
+        self.give([page])
+        return free
 
     def _map_slab(self) -> None:
         count = min(max(1, SLAB_BYTES // self.page_bytes), self.most - self._mapped)

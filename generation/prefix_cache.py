@@ -58,8 +58,7 @@ class PrefixCache:
     def evictable(self) -> int:
         """How many of them `evict` would free: no sequence uses them."""
         pool = self._engine.pool
-        with self._lock:
-            return 0 if pool is None else sum(not pool.shared(page) for page in self._kept.values())
+        return 0 if pool is None else pool.idle
 
     def count(self, ids: TokenIds, scope: Scope) -> int:
         """How many of `ids [S]`, from the first one on, `find` would find now."""
@@ -81,7 +80,7 @@ class PrefixCache:
         with self._lock:
             path = self._walk(ids[: cache.length], scope)
             new = cache.pages[len(path) : cache.length // PAGE_TOKENS]
-            pool.share(new)
+            pool.keep(new)
             data = ids.tobytes()
             for number, page in enumerate(new, len(path)):
                 before = path[-1][1] if path else NO_PAGE
@@ -141,9 +140,7 @@ class PrefixCache:
         pool = self._engine.pool
         assert pool is not None
         _, page = self._kept.popitem(last=False)
-        free = not pool.shared(page)
-        pool.give([page])
-        return free
+        return pool.forget(page)
 
 
 def _page_of(data: bytes, number: int) -> bytes:
