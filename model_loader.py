@@ -23,6 +23,7 @@ from api.model import Model, generation_defaults
 from engines.base import Engine, Step
 from engines.errors import LoadError
 from engines.machine import usable_vcpus
+from generation.constraint import Grammars
 from generation.tokenizer import Tokenizer, read_json
 from settings import Settings
 
@@ -84,6 +85,7 @@ def load_model(settings: Settings) -> Model:
         tokenizer=tokenizer,
         chat_template=load_chat_template(directory, tokenizer.special_tokens),
         eos_ids=eos_ids,
+        grammars=Grammars(tokenizer, engine.vocab_size, eos_ids),
         sampling_defaults=sampling_defaults,
         load_ms=phases,
     )

@@ -11,6 +11,7 @@ from api.errors import InvalidRequestError
 from api.schema import CompletionRequest, validate
 from engines.base import Engine
 from engines.errors import LoadError
+from generation.constraint import Grammars
 from generation.tokenizer import Tokenizer, read_json
 
 SAMPLING_DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
@@ -30,6 +31,7 @@ class Model:
     tokenizer: Tokenizer
     chat_template: ChatTemplate | None
     eos_ids: frozenset[int]
+    grammars: Grammars
     sampling_defaults: Mapping[str, Any]
     """What the checkpoint's generation config asks for where a request is silent."""
     load_ms: Mapping[str, float]

@@ -15,6 +15,7 @@ from api.chat import ChatTemplate
 from api.errors import InvalidRequestError, NotFoundError
 from api.model import Model
 from api.schema import ChatRequest, CompletionRequest, Message
+from api.shapes import compiled_shape
 from engines.base import TokenIds
 from generation.params import GenerationParams
 from generation.sampling import SamplingParams
@@ -211,6 +212,7 @@ def _params(request: CompletionRequest | ChatRequest, model: Model, max_tokens: 
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
         sampling=_sampling(request, model),
+        grammar=compiled_shape(request, model.grammars),
     )
 
 

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 
-from api.errors import ServiceUnavailableError
+from api.errors import InvalidRequestError, ServiceUnavailableError
 from api.events import Event, Failed, Finished, Part
 from api.preparation import PreparedRequest
 from api.response_types import Timings, Usage
+from generation.constraint import GrammarError
 from generation.deadline import Deadline
 from generation.scheduler import Outcome, Scheduler
 from generation.sequence import Piece, Sequence
@@ -19,6 +20,7 @@ from generation.shared_prompt import SharedPrompt
 from generation.tokenizer import Tokenizer
 
 OUT_OF_MEMORY = "The server ran out of memory for this request; send a shorter prompt or ask for fewer tokens."
+TOO_MUCH = "The shape that was asked for took too much to follow"
 
 Report = Callable[[Usage, Timings], Timings]
 """Called once with what a reply took; returns the timings as they go out."""
@@ -62,6 +64,8 @@ class Reply:
         self._finish()
         if isinstance(result, MemoryError):
             return [Failed(ServiceUnavailableError(OUT_OF_MEMORY, code="out_of_memory"))]
+        if isinstance(result, GrammarError):
+            return [Failed(InvalidRequestError(f"{TOO_MUCH}: {result}.", unquoted=f"{TOO_MUCH}."))]
         return [Failed(result)]
 
     def give_up(self) -> None:

@@ -37,6 +37,29 @@ class StreamOptions(_Strict, frozen=True):
     """Without effect, as everything that is marked so below."""
 
 
+class JsonSchemaFormat(_Strict, frozen=True):
+    name: _Label
+    schema: dict[str, Any]
+    description: str | None = None
+    strict: bool = False
+    """Without effect: a schema is always followed."""
+
+
+class ResponseFormat(_Strict, frozen=True):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+
+
+class StructuredOutputs(_Strict, frozen=True):
+    """What vLLM has beyond OpenAI's response formats; one of them."""
+
+    json: dict[str, Any] | None = None
+    json_object: bool = False
+    regex: Annotated[str, Meta(description="Rust's syntax, for the whole text.")] | None = None
+    choice: Annotated[list[str], Meta(min_length=1)] | None = None
+    grammar: Annotated[str, Meta(description="A Lark grammar, whose first rule is `start`.")] | None = None
+
+
 class _Sampling(_Strict, frozen=True, kw_only=True):
     """What both kinds of request can say about how to generate."""
 
@@ -58,6 +81,8 @@ class _Sampling(_Strict, frozen=True, kw_only=True):
     stream_options: StreamOptions | None = None
     prompt_cache_key: Annotated[_Label, Meta(description=_KEEPS_APART)] | None = None
     cache_salt: Annotated[_Label, Meta(description=_KEEPS_APART)] | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
     # Without effect:
     best_of: Literal[1] = 1
     metadata: dict[str, Any] = {}
@@ -104,10 +129,6 @@ class Message(_Strict, frozen=True):
     tool_calls: Annotated[list[Any], Meta(max_length=0)] = []
 
 
-class ResponseFormat(_Strict, frozen=True):
-    type: Literal["text"]
-
-
 class ChatRequest(_Sampling, frozen=True, kw_only=True):
     """`POST /v1/chat/completions`."""
 
@@ -116,7 +137,6 @@ class ChatRequest(_Sampling, frozen=True, kw_only=True):
     max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] = 0
-    response_format: ResponseFormat | None = None
     reasoning_effort: _Label | None = None
     chat_template_kwargs: dict[str, str | bool | int | float] = {}
     # Without effect:
@@ -129,7 +149,12 @@ class ChatRequest(_Sampling, frozen=True, kw_only=True):
 
 Request = TypeVar("Request", bound=_Sampling)
 
-OBJECTS: dict[str, type[_Strict]] = {"stream_options": StreamOptions, "response_format": ResponseFormat}
+OBJECTS: dict[str, type[_Strict]] = {
+    "stream_options": StreamOptions,
+    "response_format": ResponseFormat,
+    "json_schema": JsonSchemaFormat,
+    "structured_outputs": StructuredOutputs,
+}
 """The fields that hold an object, and of which kind."""
 LISTS: dict[str, type[_Strict]] = {"messages": Message, "content": TextPart}
 """The fields that hold a list of objects."""
@@ -143,6 +168,7 @@ SHAPES = {
     "tools": "an empty list, because this server calls no tools",
     "tool_calls": "an empty list, because this server calls no tools",
     "annotations": "a list",
+    "choice": "a list of at least one string",
 }
 """What to say of fields, whatever is wrong within them, that are more than one value."""
 _Field = tuple[type[_Strict], str, str]

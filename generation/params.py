@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from generation.constraint import CompiledGrammar
 from generation.sampling import SamplingParams
 
 
@@ -11,7 +12,7 @@ class GenerationParams:
 
     max_tokens: int
     min_tokens: int = 0
-    """Neither end-of-sequence tokens nor stop strings end the text before this many tokens."""
+    """Neither end-of-sequence tokens nor stop strings end the text before this many tokens; a complete one ends."""
     stop: tuple[str, ...] = ()
     eos_ids: frozenset[int] = frozenset()
     logprobs: int | None = None
@@ -19,3 +20,5 @@ class GenerationParams:
     prompt_logprobs: bool = False
     """Report the prompt's tokens as well, before the completion's."""
     sampling: SamplingParams = field(default_factory=SamplingParams)
+    grammar: CompiledGrammar | None = None
+    """What the text must follow. It ends where that is complete, and at a stop string only where it may end."""

@@ -101,7 +101,8 @@ def sample(logits: Logits, params: SamplingParams, random: Random) -> int:
     tokens, probabilities = candidates(logits, params)
     cumulative = np.cumsum(probabilities)
     drawn = int(np.searchsorted(cumulative, random.random() * cumulative[-1], side="right"))
-    return int(tokens[min(drawn, len(tokens) - 1)])
+    last = int(np.searchsorted(cumulative, cumulative[-1]))  # of those with any weight, where rounding reaches the sum
+    return int(tokens[min(drawn, last)])
 
 
 def candidates(logits: Logits, params: SamplingParams) -> tuple[TokenIds, Probabilities]:

@@ -44,9 +44,9 @@ class Pass:
 
     sequences: int
     prompt_rows: int
-    """Tokens of prompts that were read."""
+    """Tokens that were read, of prompts and of what grammars force."""
     made: int
-    """Tokens that were drawn."""
+    """Tokens of completions that became final."""
     seconds: float
 
 
@@ -84,7 +84,7 @@ class Scheduler:
         self._running: list[_Entry] = []
         self._arrivals = 0
         self._admitted_at = 0.0
-        self._drawn = 0
+        self._made = 0
         self._short_of_pages = False
         """Since a sequence gave its pages back, until another one ends."""
 
@@ -120,7 +120,7 @@ class Scheduler:
     def step(self) -> list[Outcome]:
         """One forward pass, or none. What became of the sequences, in the order of their arrival."""
         outcomes: list[Outcome] = []
-        self.latest, self._drawn = None, 0
+        self.latest, self._made = None, 0
         now = time.monotonic()
         if self._waiting:
             self._admit(now, outcomes)
@@ -220,20 +220,28 @@ class Scheduler:
         steps: list[tuple[_Entry, Step]] = []
         readers: list[_Entry] = []
         rows: int | None = None
+        fed = 0
         for entry in tuple(self._running):
             sequence = entry.sequence
-            if sequence.unread > 1:
+            if sequence.reads:
                 readers.append(entry)
-            elif self._pace.decodes_by(sequence.deadline.at, now):
-                steps.append((entry, sequence.next_step(1)))
-                rows = _least(rows, self._pace.rows_by(sequence.deadline.at, now))
-            else:
+            elif not self._decodes_by(sequence, now):
                 self._finish(entry, sequence.end("deadline"), outcomes)
+            elif not steps or fed + sequence.unread <= self.engine.max_rows:  # else it waits for the next pass
+                step = sequence.next_step(self.engine.max_rows)
+                fed += len(step.ids)
+                steps.append((entry, step))
+                rows = _least(rows, self._pace.rows_by(sequence.deadline.at, now))
         if readers:
             budget = PROMPT_ROWS_BESIDE_DECODING if steps else self.engine.max_rows
-            budget = min(budget, self.engine.max_rows - len(steps), budget if rows is None else rows)
+            budget = min(budget, self.engine.max_rows - fed, budget if rows is None else rows)
             self._plan_reading(readers, budget, now, steps, outcomes)
         return steps
+
+    def _decodes_by(self, sequence: Sequence, now: float) -> bool:
+        """Whether its latest tokens, the forced ones included, are fed before its deadline."""
+        at, rows = sequence.deadline.at, sequence.unread
+        return self._pace.decodes_by(at, now) and (rows == 1 or self._pace.reads_by(at, now, rows, passes=1))
 
     def _plan_reading(
         self,
@@ -282,7 +290,7 @@ class Scheduler:
                 self._finish(entry, result, outcomes)
                 continue
             self._accept(entry, result, after, outcomes)
-        self.latest = Pass(len(steps), prompt_rows, self._drawn, after - now)
+        self.latest = Pass(len(steps), prompt_rows, self._made, after - now)
 
     def _forward(self, steps: list[Step]) -> list[Logits | Exception]:
         """Logits, or what went wrong, per step. OutOfPagesError where the pass did not begin.
@@ -311,6 +319,7 @@ class Scheduler:
             entry.shared = None
         if sequence.unread == 0 and sequence.completion_tokens == 0:
             self._keep(sequence)
+        before = sequence.completion_tokens
         try:
             piece = sequence.accept(rows)
         except Exception as error:
@@ -319,7 +328,7 @@ class Scheduler:
         if piece is None:
             return
         sequence.made(now)
-        self._drawn += 1
+        self._made += sequence.completion_tokens - before
         if piece.finish_reason is None:
             outcomes.append(Outcome(sequence, piece))
         else:

@@ -4,6 +4,7 @@ It draws tokens, matches stops, makes the text and keeps the log-probabilities. 
 (`scheduler.py`) gives it a cache, feeds the engine what `next_step` asks for and hands the logits to `accept`.
 """
 
+from collections import deque
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from random import Random
@@ -12,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from engines.base import KVCache, Logits, Step, TokenIds
+from generation.constraint import MOST_FORCED
 from generation.deadline import Deadline
 from generation.params import GenerationParams
 from generation.sampling import History, adjust, log_softmax, sample
@@ -90,13 +92,30 @@ class Sequence:
         self._prompt_tokens = [Token(int(prompt[0]))] if params.prompt_logprobs else []
         self._prompt_given = not params.prompt_logprobs
         self._text_of: Detokenizer | None = None
-        self._stops = StopMatcher(params.stop)
+        grammar = params.grammar
+        self._constraint = None if grammar is None else grammar.begin()
+        self._ends = params.eos_ids if self._constraint is None else self._constraint.ends
+        self._forced = 0
+        """Tokens after the latest drawn one."""
+        self._undescribed: deque[int] = deque()
+        """Those of them whose log-probabilities are wanted and not known yet: their text waits for these."""
+        self._described: list[Token] = []
+        """Those whose text is next."""
+        self._stops = StopMatcher(params.stop, None if grammar is None else grammar.accepts)
         self._arrived = self._released = 0  # characters
         self._pending: list[Token] = []
 
     @property
+    def reads(self) -> bool:
+        """Whether it has more to read than its latest tokens: the prompt, or everything again."""
+        return self.unread > 1 + self._forced
+
+    @property
     def unread(self) -> int:
-        """Tokens that the cache does not hold: the prompt at first, 1 while decoding, all after it gave its pages."""
+        """Tokens that the cache does not hold: the prompt at first, the latest ones while decoding.
+
+        All of them after it gave its pages back.
+        """
         return self._length - (0 if self.cache is None else self.cache.length)
 
     @property
@@ -106,8 +125,8 @@ class Sequence:
 
     @property
     def findable(self) -> TokenIds:
-        """The ids that it need not read itself: all but the last one, none while it wants the logits of its prompt."""
-        return self._ids[: 0 if self._describes_prompt else self._length - 1]
+        """The ids that it need not read itself: all before those whose logits it wants."""
+        return self._ids[: 0 if self._describes_prompt else self._length - 1 - len(self._undescribed)]
 
     @property
     def wants_nothing(self) -> bool:
@@ -122,7 +141,7 @@ class Sequence:
             most = min(most, PROMPT_LOGITS_ROWS)
             first_row = len(self._prompt_tokens) - 1
         else:
-            first_row = self._length - 1
+            first_row = self._length - 1 - len(self._undescribed)
         end = min(start + most, self._length)
         return Step(self._ids[start:end], self.cache, max(0, end - max(start, first_row)))
 
@@ -133,9 +152,12 @@ class Sequence:
             for row in rows[: self.prompt_length - len(self._prompt_tokens)]:
                 following = int(self._ids[len(self._prompt_tokens)])
                 self._prompt_tokens.append(_describe(following, row, self.params.logprobs or 0))
+        elif self._undescribed:
+            for row in rows[: len(rows) - read]:
+                self._described.append(_describe(self._undescribed.popleft(), row, self.params.logprobs or 0))
         if not read:
             return None
-        return self.end("length") if self.params.max_tokens == 0 else self._sample(rows[-1])
+        return self.end("length") if self.params.max_tokens == 0 else self._go_on(rows[-1])
 
     def end(self, reason: FinishReason) -> Piece:
         """The last piece, for a completion that ends without another token."""
@@ -166,47 +188,96 @@ class Sequence:
     def _describes_prompt(self) -> bool:
         return self.params.prompt_logprobs and len(self._prompt_tokens) < self.prompt_length
 
-    def _sample(self, logits: Logits) -> Piece:
-        """Draw the token after `logits [V]`."""
+    @property
+    def _made(self) -> int:
+        """Tokens of the completion, those included whose text is not out yet."""
+        return self._length - self.prompt_length
+
+    @property
+    def _is_complete(self) -> bool:
+        """Whether its grammar lets nothing follow."""
+        return self._constraint is not None and self._constraint.is_complete
+
+    def _go_on(self, logits: Logits) -> Piece:
+        """What became final with the logits `[V]` after all its tokens."""
+        self._locate_prompt()
+        tokens, self._described = self._described, []
+        self._forced = 0
+        if self._is_complete or self._made == self.params.max_tokens:
+            return self._put(tokens)
+        drawn = self._draw(logits)
+        if drawn.id in self._ends:
+            return self._put(tokens, end=drawn)
+        self._append(drawn.id)
+        return self._put([*tokens, drawn, *self._force(drawn.id)])
+
+    def _draw(self, logits: Logits) -> Token:
+        """The token after `logits [V]`, described where that is wanted."""
         params = self.params
         scores = adjust(logits, params.sampling, self._history)
-        if self.completion_tokens < params.min_tokens and params.eos_ids:
+        may_end = self._made >= params.min_tokens
+        if self._constraint is not None:
+            scores = self._constraint.masked(scores, may_end=may_end and bool(params.eos_ids))
+        elif not may_end and params.eos_ids:
             scores = scores.copy()
             scores[list(params.eos_ids)] = -np.inf
         token = sample(scores, params.sampling, self._random)
-        self.completion_tokens += 1
-        self._locate_prompt()
-        drawn = Token(token, self._arrived)
-        if params.logprobs is not None:
-            drawn = replace(_describe(token, logits, params.logprobs), offset=self._arrived)
-        if token in params.eos_ids:
-            return self._piece(self._stops.flush(), self._pending, "stop", end=drawn)
+        return Token(token) if params.logprobs is None else _describe(token, logits, params.logprobs)
+
+    def _append(self, token: int) -> None:
         self._history.add(token)
         self._ids[self._length] = token
         self._length += 1
-        return self._extend(drawn)
 
-    def _extend(self, drawn: Token) -> Piece:
-        """Append a token's text."""
+    def _force(self, token: int) -> list[Token]:
+        """Append what the grammar has follow `token`, to be fed together with it. What of that has no log-probability.
+
+        The log-probabilities of the others come from the pass that they are fed to.
+        """
+        if self._constraint is None:
+            return []
+        self._constraint.take(token)
+        forced = self._constraint.take_forced(min(MOST_FORCED, self.params.max_tokens - self._made))
+        for following in forced:
+            self._append(following)
+        self._forced = len(forced)
+        if self.params.logprobs is None:
+            return [Token(following) for following in forced]
+        self._undescribed.extend(forced)
+        return []
+
+    def _put(self, tokens: list[Token], end: Token | None = None) -> Piece:
+        """Append the texts of `tokens`, after which `end` was drawn, if it was."""
         if self._text_of is None:
             self._text_of = Detokenizer(self._tokenizer, self._ids[: self.prompt_length])
-        self._pending.append(drawn)
-        new = self._text_of.add(drawn.id)
-        self._arrived += len(new)
-        text = self._stops.add(new) if self.completion_tokens > self.params.min_tokens else new
+        text = ""
         reason: FinishReason | None = None
+        for token in tokens:
+            self.completion_tokens += 1
+            self._pending.append(replace(token, offset=self._arrived))
+            new = self._text_of.add(token.id)
+            self._arrived += len(new)
+            text += self._stops.add(new) if self.completion_tokens > self.params.min_tokens else self._stops.skip(new)
+            if self._stops.stopped:
+                break
         if self._stops.stopped:
+            reason, end = "stop", None
+        elif end is not None:
+            self.completion_tokens += 1
+            reason, end = "stop", replace(end, offset=self._arrived)
+        elif self._is_complete and not self._undescribed:
             reason = "stop"
         elif self.completion_tokens == self.params.max_tokens:
             reason = "length"
+        if reason is not None and not self._stops.stopped:
             text += self._stops.flush()
         self._released += len(text)
-        if reason == "length":
+        if reason is not None and not self._stops.stopped:
             visible = self._pending
         else:
             visible = [token for token in self._pending if token.offset < self._released]
             self._pending = self._pending[len(visible) :]
-        return self._piece(text, visible, reason)
+        return self._piece(text, visible, reason, end)
 
     def _piece(
         self, text: str, tokens: Iterable[Token], reason: FinishReason | None, end: Token | None = None

@@ -3,24 +3,37 @@
 Knows text only. Text that could be the beginning of a stop string is held back until it is known not to be.
 """
 
+from collections.abc import Callable
+
 
 class StopMatcher:
     """Filters one completion's text as it arrives; belongs to one request."""
 
-    def __init__(self, stops: tuple[str, ...]) -> None:
+    def __init__(self, stops: tuple[str, ...], may_end: Callable[[str], bool] | None = None) -> None:
+        """`may_end` says of the text before a stop string whether it may be the whole text; None is always."""
         self._stops = stops
+        self._may_end = may_end
+        self._before = ""
+        """What was released, where `may_end` asks for it."""
         self._held = ""
+        self._passed = 0
+        """Characters of `_held` at which no stop string that counts begins."""
         self.stopped = False
         """A stop string has been found; nothing after it counts."""
 
     def add(self, text: str) -> str:
         """What of the text so far is certain to belong to the answer, and was not returned before."""
         self._held += text
-        found = [at for at in (self._held.find(stop) for stop in self._stops) if at >= 0]
-        if found:
-            self.stopped = True
-            return self._release(min(found))
+        while found := [at for at in (self._held.find(stop, self._passed) for stop in self._stops) if at >= 0]:
+            if self._may_end is None or self._may_end(self._before + self._held[: min(found)]):
+                self.stopped = True
+                return self._release(min(found))
+            self._passed = min(found) + 1
         return self._release(len(self._held) - self._possible_start())
+
+    def skip(self, text: str) -> str:
+        """`text`, which is not to be searched: what `add` returned and what it will return have it between them."""
+        return self._release(len(self._held)) + self._noted(text)
 
     def flush(self) -> str:
         """What was held back, once no more text will come."""
@@ -28,6 +41,12 @@ class StopMatcher:
 
     def _release(self, end: int) -> str:
         released, self._held = self._held[:end], self._held[end:]
+        self._passed = max(0, self._passed - end)
+        return self._noted(released)
+
+    def _noted(self, released: str) -> str:
+        if self._may_end is not None:
+            self._before += released
         return released
 
     def _possible_start(self) -> int:

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer as RustTokenizer
 
 from engines.base import TokenIds
 from engines.errors import LoadError
+from generation.vocabulary import Spelling, Vocabulary, read_vocabulary, spelling
 
 REPLACEMENT = "\ufffd"
 """What decoding puts where bytes are not (yet) a character."""
@@ -102,24 +103,21 @@ class Tokenizer:
         return self.decode([token], skip_special_tokens=False)
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes one token stands for, also where they are only part of a character."""
-        text = self.token_text(token)
-        if REPLACEMENT not in text:
-            return text.encode()
-        piece: str = self._tokenizer.id_to_token(token) or ""
-        if piece.startswith("<0x") and piece.endswith(">"):
-            return bytes.fromhex(piece[3:-1])
-        return bytes(BYTE_OF_CHARACTER[character] for character in piece if character in BYTE_OF_CHARACTER)
+        """The bytes one token adds to a text, also where they are only part of a character."""
+        if self._spelling is None:
+            return self.token_text(token).encode()
+        return self._spelling(self._tokenizer.id_to_token(token) or "")
 
+    @cached_property
+    def _spelling(self) -> Spelling | None:
+        return spelling(self._tokenizer)
 
-def _bytes_of_characters() -> dict[str, int]:
-    """Byte-level BPE's alphabet (GPT-2): printable Latin-1 stands for itself, the other bytes for U+0100 onwards."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
+    def vocabulary(self, size: int) -> Vocabulary | None:
+        """The bytes of all tokens, for a network of `size` of them. None where pieces do not say them.
 
-
-BYTE_OF_CHARACTER = _bytes_of_characters()
+        A vocabulary of 50,000 takes 0.1 s.
+        """
+        return None if self._spelling is None else read_vocabulary(self._tokenizer, self._spelling, size)
 
 
 class Detokenizer:

@@ -12,6 +12,7 @@ import numpy as np
 from api.chat import ChatTemplate
 from api.model import Model
 from engines.base import Logits, Step, check_steps
+from generation.constraint import Grammars
 from generation.tokenizer import Tokenizer
 
 CHAT_TEMPLATE = (
@@ -96,6 +97,7 @@ def deterministic_model(tokenizer: Tokenizer, engine: DeterministicEngine) -> Mo
         tokenizer=tokenizer,
         chat_template=ChatTemplate(CHAT_TEMPLATE, {}),
         eos_ids=frozenset({0}),
+        grammars=Grammars(tokenizer, engine.vocab_size, {0}),
         sampling_defaults={},
         load_ms={"total_ms": 1.0},
     )

@@ -7,13 +7,14 @@ OpenAI's own, and plain HTTP where bytes are compared.
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import httpx2
 import openai
 import pytest
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from pydantic import BaseModel, Field
 
 from tests.checkpoints import CONTEXT, make_checkpoint
 from tests.deterministic_engine import CHAT_TEMPLATE
@@ -154,6 +155,26 @@ def test_the_openai_client_streams_a_chat(client: openai.OpenAI) -> None:
     assert len({part.id for part in parts}) == 1
 
 
+class Review(BaseModel):
+    """What the clients' own helper for shapes asks for."""
+
+    sentiment: Literal["positive", "negative", "neutral"]
+    stars: Annotated[int, Field(ge=1, le=5)]
+    recommended: bool | None
+
+
+def test_the_openai_client_parses_answers_into_pydantic_models(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {"model": "tiny", "messages": chat("hi"), "temperature": 1.5, "seed": 3, "n": 2}
+    parsed = client.chat.completions.parse(**asked, response_format=Review)
+    assert [choice.finish_reason for choice in parsed.choices] == ["stop", "stop"]
+    assert all(isinstance(choice.message.parsed, Review) for choice in parsed.choices)
+    with client.chat.completions.stream(**asked, response_format=Review) as stream:
+        streamed = stream.get_final_completion()
+    assert [choice.message.parsed for choice in streamed.choices] == [
+        choice.message.parsed for choice in parsed.choices
+    ]
+
+
 def _streamed_chat(client: openai.OpenAI, asked: Mapping[str, Any]) -> list[ChatCompletionChunk]:
     stream: Any = client.chat.completions.create(**asked, stream=True)
     return list(stream)
@@ -244,9 +265,9 @@ REQUESTS: Mapping[str, tuple[str, str, bytes]] = {
     "no messages": ("POST", CHATS, b'{"messages": []}'),
     "a message of another role": ("POST", CHATS, b'{"messages": [{"role": "tool", "content": "x"}]}'),
     "tools": ("POST", CHATS, b'{"messages": [{"role": "user", "content": "x"}], "tools": [{}]}'),
-    "a response format": (
-        *("POST", CHATS),
-        b'{"messages": [{"role": "user", "content": "x"}], "response_format": {"type": "json_object"}}',
+    "a schema that cannot be followed": (
+        *("POST", COMPLETIONS),
+        completion(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}}),
     ),
     "an image": (
         *("POST", CHATS),

@@ -191,7 +191,11 @@ REFUSED = [
     (chat(logprobs=1), "'logprobs' must be true or false, not 1.", "logprobs"),
     (chat(prompt="x"), "'prompt' is not a parameter this server supports; leave it out.", "prompt"),
     (chat(response_format={}), "'response_format.type' is required.", "response_format.type"),
-    (chat(response_format={"type": 5}), "'response_format.type' must be 'text', not 5.", "response_format.type"),
+    (
+        chat(response_format={"type": 5}),
+        "'response_format.type' must be 'json_object', 'json_schema' or 'text', not 5.",
+        "response_format.type",
+    ),
     *refused(
         [{"messages": []}, {"messages": "hi"}, {"messages": {"role": "user"}}, {"messages": 5}],
         "'messages' must be a list of at least one object.",

@@ -1,0 +1,100 @@
+"""What each token of a vocabulary adds to a text, in bytes, from the vocabulary's pieces.
+
+Decoding one id does not tell it: a decoder strips the space that begins a text, and half a character has no text. What
+is here is what decoding makes of the token in the middle of a text.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tokenizers import Tokenizer as RustTokenizer
+
+Spelling = Callable[[str], bytes]
+"""A piece of the vocabulary to its bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """All tokens of a network."""
+
+    tokens: list[bytes]
+    """By id. Empty where the tokenizer has no such token."""
+    special: frozenset[int]
+    """Those that decoding leaves out of a text."""
+
+
+def read_vocabulary(tokenizer: RustTokenizer, spell: Spelling, size: int) -> Vocabulary:
+    """The bytes of the ids below `size`."""
+    tokens = [b""] * size
+    for piece, token in tokenizer.get_vocab(with_added_tokens=True).items():
+        tokens[token] = spell(piece)
+    added = tokenizer.get_added_tokens_decoder()
+    for token in added:  # these decode to what the normalizer has made of them
+        tokens[token] = spell(tokenizer.id_to_token(token) or "")
+    return Vocabulary(tokens, frozenset(token for token, properties in added.items() if properties.special))
+
+
+def spelling(tokenizer: RustTokenizer) -> Spelling | None:
+    """How this tokenizer's decoder spells a piece, None where pieces alone do not say (WordPiece, none at all)."""
+    decoders = [] if tokenizer.decoder is None else list(_flat(json.loads(tokenizer.decoder.__getstate__())))
+    kinds = {decoder["type"] for decoder in decoders}
+    if kinds == {"ByteLevel"}:
+        return _byte_level
+    spaces = [space for decoder in decoders if (space := _stands_for_a_space(decoder))]
+    # Fuse joins texts and Strip looks at their ends only: neither changes what stands in the middle.
+    if len(spaces) != 1 or not kinds <= {"Metaspace", "Replace", "ByteFallback", "Fuse", "Strip"}:
+        return None
+    return lambda piece: (
+        _byte_fallback(piece)
+        if "ByteFallback" in kinds and _is_byte(piece)
+        else (piece.replace(spaces[0], " ").encode())
+    )
+
+
+def _flat(decoder: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A decoder's parts in their order."""
+    if decoder["type"] == "Sequence":
+        for part in decoder["decoders"]:
+            yield from _flat(part)
+    else:
+        yield decoder
+
+
+def _stands_for_a_space(decoder: dict[str, Any]) -> str | None:
+    if decoder["type"] == "Metaspace":
+        return str(decoder["replacement"])
+    if decoder["type"] == "Replace" and decoder["content"] == " " and "String" in decoder["pattern"]:
+        return str(decoder["pattern"]["String"])
+    return None
+
+
+def _is_byte(piece: str) -> bool:
+    """Whether it is `<0x` and two hexadecimal digits: a byte that no piece has."""
+    return len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">")
+
+
+def _byte_fallback(piece: str) -> bytes:
+    return bytes.fromhex(piece[3:-1])
+
+
+def _byte_level(piece: str) -> bytes:
+    """Each character stands for a byte; a piece with any other character, an added token, stands for its own text."""
+    try:
+        return piece.translate(_BYTES_AS_LATIN_1).encode("latin-1")
+    except UnicodeEncodeError:
+        return piece.encode()
+
+
+def _bytes_of_characters() -> dict[str, int]:
+    """Byte-level BPE's alphabet (GPT-2): printable Latin-1 stands for itself, the other bytes for U+0100 onwards."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
+
+
+_BYTES_AS_LATIN_1 = dict.fromkeys(range(256), "\uffff") | {
+    ord(character): chr(byte) for character, byte in _bytes_of_characters().items()
+}
+"""Every byte by the character with its number, and what stands for no byte by one that Latin-1 does not have."""
