@@ -20,6 +20,7 @@ from benchmarks.prefix import report as prefix
 from benchmarks.remote import report as remote
 from benchmarks.results import digest, load_result, provenance
 from benchmarks.roofline import report as roofline
+from benchmarks.shapes import report as shapes
 from benchmarks.streaming import report as streaming
 from benchmarks.warm import report as warm
 
@@ -33,6 +34,7 @@ REPORTS = {
     "batch": batch,
     "memory": memory,
     "fidelity": fidelity,
+    "shapes": shapes,
     "streaming": streaming,
     "prefix": prefix,
     "remote": remote,

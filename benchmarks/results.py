@@ -27,6 +27,7 @@ _PACKAGES = (
     "torch",
     "transformers",
     "tokenizers",
+    "llguidance",
     "accelerate",
     "safetensors",
     "awslambdaric",

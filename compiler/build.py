@@ -113,6 +113,7 @@ def build(
             ):
                 step(f"compiled the model for {level}")
         package.copy_checkpoint_files(checkpoint, staged)
+        tokenizer.save_vocabulary(staged, exported.vocab_size)
         digest = package.checkpoint_digest(checkpoint)
         package.write_manifest(
             staged,

@@ -10,6 +10,7 @@ from typing import Any
 
 from tokenizers import Tokenizer as RustTokenizer
 
+from generation import vocabulary as vocabulary_of
 from generation.tokenizer import Tokenizer
 
 FILE = "tokenizer.json"
@@ -19,6 +20,12 @@ def require_ids_below(size: int, checkpoint: Path) -> None:
     """LoadError where the checkpoint's tokenizer has ids that the model has no embedding for."""
     if (checkpoint / FILE).exists():
         Tokenizer(checkpoint).require_ids_below(size)
+
+
+def save_vocabulary(directory: Path, size: int) -> None:
+    """Save the tokens that the tokenizer in `directory` has for a network of `size`, where their pieces say them."""
+    if (directory / FILE).exists() and (vocabulary := Tokenizer(directory).vocabulary(size)) is not None:
+        vocabulary.save(directory / vocabulary_of.FILE)
 
 
 def compact(source: Path, target: Path) -> None:

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer as RustTokenizer
 
 from engines.base import TokenIds
 from engines.errors import LoadError
-from generation.vocabulary import Spelling, Vocabulary, read_vocabulary, spelling
+from generation.vocabulary import FILE, Spelling, Vocabulary, read_vocabulary, spelling
 
 REPLACEMENT = "\ufffd"
 """What decoding puts where bytes are not (yet) a character."""
@@ -115,9 +115,11 @@ class Tokenizer:
     def vocabulary(self, size: int) -> Vocabulary | None:
         """The bytes of all tokens, for a network of `size` of them. None where pieces do not say them.
 
-        A vocabulary of 50,000 takes 0.1 s.
+        A vocabulary of 50,000 takes 0.1 s where it is not in a file.
         """
-        return None if self._spelling is None else read_vocabulary(self._tokenizer, self._spelling, size)
+        if self._spelling is None:
+            return None
+        return read_vocabulary(self._tokenizer, self._spelling, size, self._path.with_name(FILE))
 
 
 class Detokenizer:

@@ -7,10 +7,15 @@ is here is what decoding makes of the token in the middle of a text.
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer as RustTokenizer
 
+FILE = "vocabulary.bin"
+"""What a compiled artifact has saved, so that the first answer in shape need not wait for it."""
 Spelling = Callable[[str], bytes]
 """A piece of the vocabulary to its bytes."""
 
@@ -24,16 +29,30 @@ class Vocabulary:
     special: frozenset[int]
     """Those that decoding leaves out of a text."""
 
+    def save(self, path: Path) -> None:
+        """Write what takes longest to make, the tokens: where each ends, as 32-bit numbers, and their bytes."""
+        ends = np.cumsum([len(token) for token in self.tokens], dtype="<u4")
+        path.write_bytes(ends.tobytes() + b"".join(self.tokens))
 
-def read_vocabulary(tokenizer: RustTokenizer, spell: Spelling, size: int) -> Vocabulary:
-    """The bytes of the ids below `size`."""
-    tokens = [b""] * size
-    for piece, token in tokenizer.get_vocab(with_added_tokens=True).items():
-        tokens[token] = spell(piece)
+
+def read_vocabulary(tokenizer: RustTokenizer, spell: Spelling, size: int, saved: Path) -> Vocabulary:
+    """The bytes of the ids below `size`: from the file that was `saved`, where there is one."""
     added = tokenizer.get_added_tokens_decoder()
-    for token in added:  # these decode to what the normalizer has made of them
-        tokens[token] = spell(tokenizer.id_to_token(token) or "")
+    if saved.is_file():
+        tokens = _saved_tokens(saved.read_bytes(), size)
+    else:
+        tokens = [b""] * size
+        for piece, token in tokenizer.get_vocab(with_added_tokens=True).items():
+            tokens[token] = spell(piece)
+        for token in added:  # these decode to what the normalizer has made of them
+            tokens[token] = spell(tokenizer.id_to_token(token) or "")
     return Vocabulary(tokens, frozenset(token for token, properties in added.items() if properties.special))
+
+
+def _saved_tokens(content: bytes, size: int) -> list[bytes]:
+    ends = np.frombuffer(content, "<u4", size)
+    content = content[ends.nbytes :]
+    return [content[begin:end] for begin, end in pairwise([0, *ends.tolist()])]
 
 
 def spelling(tokenizer: RustTokenizer) -> Spelling | None:

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models
 
-from compiler.tokenizer import compact, require_ids_below
+from compiler.tokenizer import compact, require_ids_below, save_vocabulary
 from engines.errors import LoadError
+from generation.tokenizer import Tokenizer as Reader
+from generation.vocabulary import FILE
 from tests.checkpoints import VOCAB, write_tokenizer
 
 TEXT = "The quick brown fox\n jumps over 'the' lazy dog — déjà vu 🐐"
@@ -48,6 +50,18 @@ def test_ids_beyond_the_embeddings_are_refused_before_anything_is_compiled(tmp_p
     require_ids_below(VOCAB, tmp_path)
     with pytest.raises(LoadError, match="use the tokenizer the model was trained with"):
         require_ids_below(100, tmp_path)
+
+
+def test_the_bytes_of_the_tokens_are_saved_where_their_pieces_say_them(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    expected = Reader(tmp_path).vocabulary(VOCAB + 5)
+    save_vocabulary(tmp_path, VOCAB + 5)
+    assert (tmp_path / FILE).is_file()
+    assert Reader(tmp_path).vocabulary(VOCAB + 5) == expected
+    (tmp_path / FILE).unlink()
+    Tokenizer(models.WordLevel({"a": 0}, unk_token="a")).save(str(tmp_path / "tokenizer.json"))
+    save_vocabulary(tmp_path, 1)
+    assert not (tmp_path / FILE).exists()
 
 
 def test_a_tokenizer_that_would_be_read_differently_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

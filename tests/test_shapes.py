@@ -179,6 +179,14 @@ def test_what_is_asked_for_wrongly_gets_one_sentence(service: Service, body: dic
     assert caught.value.message == message
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_shape_that_takes_too_much_on_its_way_ends_with_an_error(service: Service, streamed: bool) -> None:
+    body = {"structured_outputs": {"regex": "[ab]{30}(a{1000}){1000}"}}
+    with pytest.raises(InvalidRequestError, match=r"^The shape that was asked for took too much to follow"):
+        (stream if streamed else complete)(service, **body)
+    assert complete(service, max_tokens=5)["choices"]
+
+
 def test_text_is_no_shape(service: Service) -> None:
     free = complete(service, seed=3, max_tokens=20)["choices"]
     assert complete(service, seed=3, max_tokens=20, response_format={"type": "text"})["choices"] == free

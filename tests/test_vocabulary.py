@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from tokenizers import Tokenizer as RustTokenizer
 
 from generation.constraint import Grammar, GrammarError, Grammars
 from generation.tokenizer import Tokenizer
-from generation.vocabulary import Vocabulary
+from generation.vocabulary import FILE, Vocabulary
 
 CORPUS = [
     "the quick brown fox jumps over the lazy dog",
@@ -121,6 +122,18 @@ def test_what_the_tokenizer_has_no_token_for_is_empty_and_what_a_text_leaves_out
     end = tokenizer.token_id("<end>")
     assert end in vocabulary.special
     assert tokenizer.token_id("<tool>") not in vocabulary.special
+
+
+def test_a_saved_vocabulary_is_the_same(made: Made, tmp_path: Path) -> None:
+    tokenizer, vocabulary, _ = made
+    (tmp_path / "tokenizer.json").write_bytes(tokenizer._path.read_bytes())
+    vocabulary.save(tmp_path / FILE)
+    size = len(vocabulary.tokens)
+    assert Tokenizer(tmp_path).vocabulary(size) == vocabulary
+    (tmp_path / FILE).write_bytes(np.full(size, 2, "<u4").tobytes() + b"ab")
+    read = Tokenizer(tmp_path).vocabulary(size)
+    assert read is not None
+    assert read.tokens == [b"ab", *[b""] * (size - 1)], "the file is what is read"
 
 
 def test_forced_text_is_spelled_as_the_tokenizer_spells_it(made: Made) -> None:

@@ -1,0 +1,1 @@
+"""What an answer in shape costs, and what its forced tokens save."""
