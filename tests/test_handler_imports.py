@@ -38,7 +38,7 @@ import numpy as np
 class Engine:
     name, dtype, device = "stub", "float32", "cpu"
     vocab_size, context_length, max_rows = 320, 640, 512
-    pool, prefixes = None, ()
+    pool, prefixes, total_tokens = None, (), 0
     def new_cache(self): return None
     def forward(self, steps): return [np.zeros((step.last, 320), dtype=np.float32) for step in steps]
 
