@@ -20,6 +20,10 @@ COMMANDS = {
     "streaming": ("benchmarks.streaming.command", "time to the first byte of an answer, streamed and whole"),
     "prefix": ("benchmarks.prefix.command", "requests that begin as earlier ones did, with prefix reuse and without"),
     "remote": ("benchmarks.remote.command", "a deployed function through the Invoke API"),
+    "distributed-map": (
+        "benchmarks.distributed_map.command",
+        "a file of requests through a Distributed Map, simulated",
+    ),
     "break-even": ("benchmarks.break_even.command", "which way of serving is cheapest at which request rate"),
 }
 COMMITTED = Path("benchmarks/results")

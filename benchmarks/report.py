@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.batch import report as batch
 from benchmarks.break_even import report as break_even
 from benchmarks.cold_start import report as cold_start
+from benchmarks.distributed_map import report as distributed_map
 from benchmarks.errors import InputError
 from benchmarks.fidelity import report as fidelity
 from benchmarks.load import report as load
@@ -25,13 +26,14 @@ from benchmarks.streaming import report as streaming
 from benchmarks.warm import report as warm
 
 REPORTS = {
+    "batch": batch,
     "break-even": break_even,
+    "distributed-map": distributed_map,
     "load": load,
     "cold-start": cold_start,
     "warm": warm,
     "roofline": roofline,
     "peers": peers,
-    "batch": batch,
     "memory": memory,
     "fidelity": fidelity,
     "shapes": shapes,
@@ -43,6 +45,7 @@ DOCUMENTS = (
     Path("README.md"),
     Path("docs/performance.md"),
     Path("docs/compiled-engine.md"),
+    Path("docs/batches.md"),
     Path("models/demo/README.md"),
 )
 _QUOTE = re.compile(r"(<!-- benchmarks:([\w-]+):([\w-]+) -->\n).*?(<!-- benchmarks:end -->)", re.DOTALL)

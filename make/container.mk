@@ -7,6 +7,7 @@ EVENT ?= events/direct.json
 IMAGE := causallm:latest
 SAM := SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 $(VENV)/sam/bin/sam
 TEMPLATE_VARIANT := build/template-variant.yaml
+TEMPLATE_MAP := build/template-map.yaml
 
 .PHONY: image invoke start-api start-lambda lint-template test-container
 
@@ -28,9 +29,11 @@ lint-template: $(VENV)/sam/ready $(VENV)/checkov/ready  ## validate and lint tem
 	@mkdir -p build
 	@sed -e '/^  Api:/,/Default/s/Default: http/Default: rest-streaming/' -e '/^  Batch:/,/Default/s/Default: none/Default: sqs/' \
 		-e '/^  FunctionUrl:/,/Default/s/Default: none/Default: streaming/' template.yaml >$(TEMPLATE_VARIANT)
+	@sed -e '/^  Batch:/,/Default/s/Default: none/Default: map/' \
+		-e '/^  BatchBucket:/,/Default/s/Default: ""/Default: files/' template.yaml >$(TEMPLATE_MAP)
 	$(SAM) validate --lint
-	$(VENV)/sam/bin/cfn-lint template.yaml $(TEMPLATE_VARIANT)
-	$(VENV)/checkov/bin/checkov --quiet --compact --skip-download --file template.yaml $(TEMPLATE_VARIANT) Dockerfile
+	$(VENV)/sam/bin/cfn-lint template.yaml $(TEMPLATE_VARIANT) $(TEMPLATE_MAP)
+	$(VENV)/checkov/bin/checkov --quiet --compact --skip-download --file template.yaml $(TEMPLATE_VARIANT) $(TEMPLATE_MAP) Dockerfile
 
 test-container: $(VENV)/ready $(VENV)/sam/ready  ## the tests that need Docker and the image of `make image`
 	$(BIN)/python -m pytest -m container

@@ -75,6 +75,7 @@ def test_the_defaults_are_accepted() -> None:
         ({"Authorization": "API_KEYS"}, "needs ApiKeysSecretArn"),
         ({"ApiKeysSecretArn": "arn:aws:secretsmanager:eu-central-1:1:secret:keys"}, "Authorization is not API_KEYS"),
         ({"ModelBucket": "models"}, "needs ModelPrefix"),
+        ({"Batch": "map"}, "needs BatchBucket"),
     ],
 )
 def test_combinations_that_cannot_work_are_refused(chosen: dict[str, str], said: str) -> None:

@@ -1,7 +1,8 @@
-"""A file of requests in OpenAI's Batch format, answered here with all cores, many at once.
+"""A file of requests in OpenAI's Batch format: answered here, or by a deployed function through Step Functions.
 
     python -m tools.batch requests.jsonl results.jsonl
     MODEL_DIR=build/demo-int8 python -m tools.batch requests.jsonl results.jsonl
+    python -m tools.batch --state-machine ARN s3://bucket/requests.jsonl s3://bucket/results
 
 Exit status: 0 when every line has its answer, 1 when some have an error instead, 2 when the batch could not be run.
 """
@@ -43,13 +44,27 @@ def answer_here(source: str, target: str) -> int:
     return 1 if tally.failures else 0
 
 
+def answer_in_the_cloud(state_machine: str, source: str, target: str) -> int:
+    """Have a state machine do it, and report; the exit status. Raises BatchError."""
+    from tools.batch_execution import run_execution
+
+    return run_execution(state_machine, source, target)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tools.batch", description="Answer a file of requests.")
-    parser.add_argument("source", metavar="IN", help="JSON lines in OpenAI's Batch format")
-    parser.add_argument("target", metavar="OUT", help="file for the results, continued where it exists")
+    parser.add_argument("source", metavar="IN", help="JSON lines in OpenAI's Batch format; with --state-machine in S3")
+    parser.add_argument(
+        "target", metavar="OUT", help="file for the results, continued where it exists; or an S3 folder"
+    )
+    parser.add_argument(
+        "--state-machine", metavar="ARN", help="have this one do it: the stack's output BatchStateMachine"
+    )
     options = parser.parse_args(arguments)
     try:
+        if options.state_machine:
+            return answer_in_the_cloud(options.state_machine, options.source, options.target)
         return answer_here(options.source, options.target)
     except BatchError as error:
         print(f"error: {error}", file=sys.stderr)
