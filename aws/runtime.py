@@ -120,21 +120,9 @@ def main() -> None:
     if not config.is_multi_concurrent:
         bootstrap.run(config.handler, StreamingClient(config.api_address, config.use_thread_polling))
         return
-    from awslambdaric.lambda_multi_concurrent_utils import MultiConcurrentRunner  # type: ignore[import-untyped]
+    from aws.workers import run_workers  # not before it is needed: plain Lambda has no multiprocessing
 
-    class Workers(MultiConcurrentRunner):  # type: ignore[misc]
-        """awslambdaric's pool of processes, each with our client."""
-
-        @classmethod
-        def run_single(cls, handler: str, api_addr: str, use_thread: bool, socket_path: str | None) -> None:
-            if socket_path:
-                cls._redirect_output(socket_path)
-            bootstrap.run(handler, StreamingMultiConcurrentClient(api_addr, use_thread))
-
-    concurrency = int(config.max_concurrency)
-    Workers.run_concurrent(
-        config.handler, config.api_address, config.use_thread_polling, config.lmi_socket_path, concurrency
-    )
+    run_workers(config, StreamingMultiConcurrentClient)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import numpy as np
 from engines import artifact, prompts
 from engines.base import PAGE_TOKENS, KVCache, Logits, Step, TokenIds, check_steps
 from engines.errors import LoadError
-from engines.machine import available_memory
+from engines.machine import available_memory, workers
 from engines.native_library import NativeLibrary, NativeStep
 from engines.pages import PagePool
 
@@ -175,7 +175,8 @@ def load(directory: Path, *, threads: int, verify: bool = False, level: str | No
     weights = _mapped(directory / artifact.WEIGHTS)
     native = NativeLibrary(libraries, weights, compiled.constants, compiled.cache_element_bytes, threads)
     pages = _mapped_prompts(compiled, chosen) if chosen in compiled.prompt_levels else None
-    budget = available_memory() - len(weights) - RESERVED_BYTES - (0 if pages is None else len(pages))
+    mapped = len(weights) + (0 if pages is None else len(pages))  # one copy for all workers
+    budget = available_memory() - mapped // workers() - RESERVED_BYTES
     pool = PagePool(compiled.page_bytes, max(1, budget // compiled.page_bytes))
     prefixes = [] if pages is None else _prefixes(compiled, pool, pages)
     return CompiledEngine(compiled, chosen, native, pool, prefixes)

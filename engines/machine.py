@@ -13,27 +13,39 @@ MB_PER_VCPU = 1769
 CGROUP = Path("/sys/fs/cgroup")
 
 
+def workers(env: Mapping[str, str] = os.environ) -> int:
+    """Processes that share this environment, this one included: more than one on Lambda Managed Instances."""
+    count = env.get("AWS_LAMBDA_MAX_CONCURRENCY", "")
+    return max(1, int(count)) if count.isdecimal() else 1
+
+
 def usable_vcpus(env: Mapping[str, str] = os.environ) -> int:
     """Threads worth starting: at least 1, at most the cores this process may run on.
 
-    On Lambda the memory size decides, rounded to whole vCPUs; elsewhere the control group's CPU quota.
+    On Lambda the memory size decides, rounded to whole vCPUs; elsewhere the control group's CPU quota. Where several
+    processes share an environment each takes its part of the cores: there memory and vCPUs are chosen apart.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "")
-    share = int(memory) / MB_PER_VCPU if memory.isdecimal() else _cpu_quota()
-    return max(1, min(cores, round(share))) if share is not None else cores
+    decides = memory.isdecimal() and "AWS_LAMBDA_MAX_CONCURRENCY" not in env
+    share = int(memory) / MB_PER_VCPU if decides else _cpu_quota()
+    usable = cores if share is None else min(cores, round(share))
+    return max(1, usable // workers(env))
 
 
 def available_memory(env: Mapping[str, str] = os.environ) -> int:
-    """Bytes this process can still take: the least that function size, control group and machine allow."""
-    used = _private_bytes()
-    limits = [_machine_available()]
+    """Bytes this process can still take: the least that function size, control group and machine allow.
+
+    Where several processes share them, its part.
+    """
+    used, sharers = _private_bytes(), workers(env)
+    limits = [_machine_available() / sharers]
     memory = env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "")
     if memory.isdecimal():
-        limits.append(int(memory) * 2**20 - used)
+        limits.append(int(memory) * 2**20 / sharers - used)
     limit = _read_number(CGROUP / "memory.max")
     if limit is not None:
-        limits.append(limit - used)
+        limits.append(limit / sharers - used)
     return math.floor(min(limits))
 
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 import model_loader
 from api.model import Model
 from engines.base import Logits, OutOfPagesError, Step, TokenIds
-from engines.machine import usable_vcpus
+from engines.machine import available_memory, usable_vcpus
 from engines.transformers_engine import TransformersEngine
 from generation.params import GenerationParams
 from generation.sampling import SamplingParams
@@ -163,6 +163,17 @@ def test_threads_follow_the_memory_size_and_never_exceed_the_cores(
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
     assert usable_vcpus({"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": memory}) == threads
+
+
+def test_the_workers_of_an_environment_share_its_cores_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Managed Instances, where the memory size says nothing of the cores."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
+    alone = {"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1769", "AWS_LAMBDA_MAX_CONCURRENCY": "1"}
+    assert [usable_vcpus({**alone, "AWS_LAMBDA_MAX_CONCURRENCY": count}) for count in ("1", "4", "16")] == [8, 2, 1]
+    size = 1769 * 2**20
+    four = available_memory({**alone, "AWS_LAMBDA_MAX_CONCURRENCY": "4"})
+    assert four <= size / 4
+    assert available_memory(alone) - four >= 0.7 * size or available_memory({}) < size
 
 
 def test_the_engine_computes_with_the_threads_it_was_given(llama_directory: Path) -> None:

@@ -17,9 +17,11 @@ class ToyError(Exception):
 def handler(event: dict[str, Any], context: Any) -> Any:
     """`{"parts": [...]}` streams them; `gate` is a pipe of which each part first takes a byte; `error` comes last.
 
-    `{"endless": SIZE}` streams parts of that size for ever; `{"echo": VALUE}` is answered with the value. Anything else
-    is answered with what became of the last stream.
+    `{"endless": SIZE}` streams parts of that size for ever; `{"echo": VALUE}` is answered with the value,
+    `{"exit": STATUS}` ends the process. Anything else is answered with what became of the last stream.
     """
+    if "exit" in event:
+        os._exit(event["exit"])
     if "parts" not in event and "endless" not in event:
         return event.get("echo", dict(state))
     state.update(made=0, running=False)
