@@ -194,3 +194,34 @@ def test_what_was_kept_changes_no_answer(directory: Path, tokenizer: Tokenizer, 
         prefixes.evict(10_000)
         assert engine.free_tokens == engine.total_tokens, f"mix {mix} loses pages"
     assert found > 1000
+
+
+def running(engine: CompiledEngine, tokenizer: Tokenizer, prefixes: PrefixCache) -> tuple[Scheduler, TokenSequence]:
+    """A scheduler, and a sequence in it that has read 100 tokens and goes on for long."""
+    scheduler = Scheduler(engine, Pace(), 4, prefixes)
+    sequence = TokenSequence(tokenizer, ids_of(100), GenerationParams(max_tokens=60))
+    scheduler.add(sequence)
+    scheduler.step()
+    assert sequence.unread == 1
+    return scheduler, sequence
+
+
+def test_what_a_sequence_has_read_is_found_while_it_goes_on(engine: CompiledEngine, tokenizer: Tokenizer) -> None:
+    scheduler, first = running(engine, tokenizer, PrefixCache(engine, 100))
+    second = TokenSequence(tokenizer, ids_of(100), GenerationParams(max_tokens=2))
+    scheduler.add(second)
+    scheduler.step()
+    assert (second.cached_tokens, first.finish_reason) == (96, None)
+
+
+def test_nobody_waits_for_pages_that_are_only_kept(engine: CompiledEngine, tokenizer: Tokenizer) -> None:
+    engine.pool.most = 30
+    prefixes = PrefixCache(engine, 100)
+    kept(engine, prefixes, ids_of(320, seed=1))
+    scheduler, first = running(engine, tokenizer, prefixes)
+    second = TokenSequence(tokenizer, ids_of(200, seed=2), GenerationParams(max_tokens=2))
+    scheduler.add(second)
+    scheduler.step()
+    assert second.completion_tokens == 0
+    assert second.begun_at is not None
+    assert first.completion_tokens == 2
