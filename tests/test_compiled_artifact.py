@@ -67,7 +67,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     if isinstance(value, dict):
         items = list(value.items())
     elif isinstance(value, list):
-        items = [(i, value[i]) for i in sorted({0, len(value) // 2, len(value) - 1} - {-1})]
+        items = [(i, value[i]) for i in sorted({0, len(value) // 2, len(value) - 1}) if value]
     for key, part in items:
         yield (*path, key)
         yield from places(part, (*path, key))
