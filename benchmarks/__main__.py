@@ -19,6 +19,7 @@ COMMANDS = {
     "shapes": ("benchmarks.shapes.command", "answers that follow a JSON schema beside free text, and what masks cost"),
     "streaming": ("benchmarks.streaming.command", "time to the first byte of an answer, streamed and whole"),
     "prefix": ("benchmarks.prefix.command", "requests that begin as earlier ones did, with prefix reuse and without"),
+    "deadlines": ("benchmarks.deadlines.command", "answers when little of an invocation is left, quiet and busy"),
     "remote": ("benchmarks.remote.command", "a deployed function through the Invoke API"),
     "distributed-map": (
         "benchmarks.distributed_map.command",

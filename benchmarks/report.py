@@ -12,6 +12,7 @@ from benchmarks.batch import report as batch
 from benchmarks.break_even import report as break_even
 from benchmarks.cold_start import report as cold_start
 from benchmarks.distributed_map import report as distributed_map
+from benchmarks.deadlines import report as deadlines
 from benchmarks.errors import InputError
 from benchmarks.fidelity import report as fidelity
 from benchmarks.load import report as load
@@ -39,6 +40,7 @@ REPORTS = {
     "shapes": shapes,
     "streaming": streaming,
     "prefix": prefix,
+    "deadlines": deadlines,
     "remote": remote,
 }
 DOCUMENTS = (
@@ -46,6 +48,7 @@ DOCUMENTS = (
     Path("docs/performance.md"),
     Path("docs/compiled-engine.md"),
     Path("docs/batches.md"),
+    Path("docs/operations.md"),
     Path("models/demo/README.md"),
 )
 _QUOTE = re.compile(r"(<!-- benchmarks:([\w-]+):([\w-]+) -->\n).*?(<!-- benchmarks:end -->)", re.DOTALL)

@@ -35,11 +35,11 @@ ROOT = Path(__file__).parents[2]
 
 
 def measure(options: argparse.Namespace, source: Path, variants: Sequence[Variant], recorder: Recorder) -> None:
-    """Fill `recorder.data["callers"]`: seconds per state of the project, model, scenario and round."""
+    """Fill `recorder.data["callers"]`: seconds per state of the project, scenario and round, of the first model."""
     states = {NOW: ROOT} if options.before is None else {"before": options.before.resolve(), NOW: ROOT}
     with contextlib.ExitStack() as stack, Progress() as progress:
         kinds = {}
-        for variant in variants:
+        for variant in variants[:1]:
             for state, root in states.items():
                 directory = variant.directory if state == NOW else _compiled(source, variant, root)
                 own = Variant(variant.name, directory, {**variant.environment, "CONCURRENCY": "16", "MAX_CHOICES": "8"})
@@ -102,7 +102,7 @@ def _whole(port: int, body: dict[str, Any]) -> None:
 
 def _lone(port: int, options: argparse.Namespace, seed: int) -> float:
     started = time.perf_counter()
-    _whole(port, _body(options, 100 * seed))
+    _whole(port, _body(options, 100 * seed + 99))
     return time.perf_counter() - started
 
 

@@ -1,0 +1,1 @@
+"""Answers when little time is left: whether they leave before the invocation ends."""
