@@ -17,7 +17,7 @@ def test_a_run_answers_every_case(tmp_path: Path) -> None:
     assert main(["deadlines", *options]) == 0
     content = json.loads((tmp_path / "deadlines.json").read_text())
     assert content["complete"]
-    assert len(content["samples"]) == 2 * 8
+    assert len(content["samples"]) == 2 * 9
     assert all(sample["took_s"] > 0 for sample in content["samples"])
 
 

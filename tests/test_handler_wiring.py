@@ -43,6 +43,28 @@ def test_a_batch_is_answered_into_the_results_queue_and_bad_messages_go_back(
     assert result["response"]["usage"]["completion_tokens"] == 4
 
 
+def test_ten_messages_are_answered_together_each_as_it_is_alone(
+    handler: Any, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handler, "SETTINGS", Settings(results_queue_url=queue))
+    asked = [{"prompt": f"Once upon a time {n}", "max_tokens": 4 + n, "seed": n} for n in range(10)]
+    alone = [handler.lambda_handler(body, CONTEXT)["choices"] for body in asked]
+    passes = 0
+    forward = handler.MODEL.engine.forward
+
+    def counted(steps: Any) -> Any:
+        nonlocal passes
+        passes += 1
+        return forward(steps)
+
+    monkeypatch.setattr(handler.MODEL.engine, "forward", counted)
+    event = sqs_event(*map(json.dumps, [*asked[:5], {"prompt": 5}, *asked[5:9]]))
+    assert failed(handler.lambda_handler(event, CONTEXT)) == ["5"]
+    answers = {json.dumps(each["request"]): each["response"]["choices"] for each in results(queue)}
+    assert answers == {json.dumps(body): choices for body, choices in zip(asked[:9], alone, strict=False)}
+    assert passes == 12, "the longest has 12 tokens, and the prompts fit into the first pass"
+
+
 def test_a_message_of_a_batch_cannot_ask_for_a_stream(
     handler: Any, queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

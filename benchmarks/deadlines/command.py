@@ -21,12 +21,13 @@ from tools.local_function import LocalFunction
 
 WHAT = (
     "Requests with little of their invocation left, through the handler under its runtime client: how long after the "
-    "event was there its whole answer had left, beside the time that the invocation had. `busy`: a process that never "
-    "rests on every CPU. `first`: the first request of a new environment, which knows no costs but its warm-up's."
+    "event was there its whole answer had left, beside the time that the invocation had. No prompt was read before. "
+    "`busy`: a process that never rests on every CPU. `first`: the first request of a new environment, which knows no "
+    "costs but its warm-up's."
 )
 CASES = {
-    "prompt": ({"max_tokens": 400}, (0.205, 0.25, 0.3, 0.6, 1.0)),
-    "16 choices": ({"max_tokens": 100, "n": 16}, (1.0, 2.0)),
+    "prompt": ({"max_tokens": 400}, (0.205, 0.3, 0.6, 2.0, 3.0)),
+    "16 choices": ({"max_tokens": 100, "n": 16}, (1.0, 2.0, 3.0)),
 }
 """What is asked beside the prompt, and the seconds left that are tried."""
 
@@ -58,7 +59,7 @@ def run(options: argparse.Namespace) -> Path:
     with Progress() as progress:
         task = progress.add_task("requests", total=len(variants) * 2 * options.calls * (len(cases) + 1))
         for variant in variants:
-            env = {"MODEL_DIR": str(variant.directory), "HF_HUB_OFFLINE": "1", "MAX_CHOICES": "16"}
+            env = {"MODEL_DIR": str(variant.directory), "HF_HUB_OFFLINE": "1", "MAX_CHOICES": "16", "PREFIX_CACHE": "0"}
             env |= {"GATEWAY_TIMEOUT": "900", **variant.environment}
 
             def note(
