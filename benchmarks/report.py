@@ -11,8 +11,8 @@ from typing import Any
 from benchmarks.batch import report as batch
 from benchmarks.break_even import report as break_even
 from benchmarks.cold_start import report as cold_start
-from benchmarks.distributed_map import report as distributed_map
 from benchmarks.deadlines import report as deadlines
+from benchmarks.distributed_map import report as distributed_map
 from benchmarks.errors import InputError
 from benchmarks.fidelity import report as fidelity
 from benchmarks.load import report as load
