@@ -14,7 +14,7 @@ pytest.importorskip("matplotlib")
 
 from benchmarks import checkpoints
 from benchmarks.__main__ import main
-from benchmarks.break_even.measured import measured_cold, measured_warm
+from benchmarks.break_even.measured import measured_cold, measured_typical, measured_warm
 from benchmarks.cold_start.container import require_docker
 from benchmarks.cold_start.observe import count_opened
 from benchmarks.cold_start.report import PHASES, split
@@ -142,6 +142,9 @@ def test_break_even_takes_its_times_from_measured_files() -> None:
     warm = {"variant": "a", "prompts": 1, "prompt_tokens": 8}
     content["samples"] = [{**warm, "output_tokens": n, "call_s": n * 0.1} for n in (10, 30)]
     assert measured_warm(content, "a") == {"warm_s": pytest.approx(2.0), "warm_cv": pytest.approx(0.5)}
+    kinds = [("typical", True, 1.0), ("typical", True, 3.0), ("typical", False, 9.0), ("seen", True, 7.0)]
+    content["samples"] = [{"variant": "a", "kind": k, "reuses": r, "call_s": s} for k, r, s in kinds]
+    assert measured_typical(content, "a") == {"warm_s": 2.0, "warm_cv": 0.5}
     with pytest.raises(InputError, match="is not in these results"):
         measured_cold(content, "b")
 

@@ -13,7 +13,7 @@ from benchmarks.break_even.choices import fargate_size
 from benchmarks.break_even.closed_forms import compute_saved
 from benchmarks.break_even.expected import later_than, usd_month
 from benchmarks.break_even.function import Function, Traffic
-from benchmarks.break_even.measured import measured_cold, measured_warm
+from benchmarks.break_even.measured import measured_cold, measured_typical, measured_warm
 from benchmarks.break_even.prices import Prices, load_prices
 from benchmarks.break_even.sweep import (
     DAY_S,
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The subcommand's parameters."""
     add = parser.add_argument
     add("--cold-start", type=Path, metavar="FILE", help="take cold start and loading from a results file of cold-start")
-    add("--warm", type=Path, metavar="FILE", help="take the warm request from a results file of warm")
+    add("--warm", type=Path, metavar="FILE", help="take the warm request from a results file of warm, or of prefix")
     add("--variant", help="whose figures to take from those files; default the first one's")
     add("--cold-s", type=float, help="cold start: from nothing to ready, seconds; by hand")
     add("--load-s", type=float, help="the part of it that loads model and tokenizer, seconds; by hand")
@@ -102,7 +102,11 @@ def _times(options: argparse.Namespace) -> dict[str, float]:
     if cold_start:
         times |= measured_cold(load_result(cold_start, "cold-start"), variant)
     if warm:
-        times |= measured_warm(load_result(warm, "warm"), variant)
+        content = load_result(warm)
+        if content["benchmark"] == "prefix":
+            times |= measured_typical(content, variant)
+        else:
+            times |= measured_warm(load_result(warm, "warm"), variant)
     for name in ("cold_s", "load_s", "warm_s", "warm_cv"):
         if getattr(options, name) is not None:
             times[name] = getattr(options, name)

@@ -1,4 +1,4 @@
-"""A function's times from results files of `cold-start` and `warm`, in the words of `Function`."""
+"""A function's times from results files of `cold-start`, `warm` and `prefix`, in the words of `Function`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -46,3 +46,11 @@ def measured_warm(content: dict[str, Any], variant: str | None) -> dict[str, flo
     per_kind = [_median(times) for times in kinds.values()]
     mean = float(np.mean(per_kind))
     return {"warm_s": mean, "warm_cv": float(np.std(per_kind)) / mean}
+
+
+def measured_typical(content: dict[str, Any], variant: str | None) -> dict[str, float]:
+    """`warm_s` and `warm_cv` of the typical request, whose instructions an earlier one has read."""
+    samples = _of_variant(content, variant)
+    times = [sample["call_s"] for sample in samples if sample["kind"] == "typical" and sample["reuses"]]
+    mean = float(np.mean(times))
+    return {"warm_s": mean, "warm_cv": float(np.std(times)) / mean}
