@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from msgspec import structs
 
+from api.asked import chat_text
 from api.chat import ChatTemplate, load_chat_template
 from api.errors import InvalidRequestError
-from api.preparation import chat_text
 from api.schema import ChatRequest, CompletionRequest, validate
 from compiler.errors import CompileError
 from engines.base import PAGE_TOKENS, TokenIds

@@ -1,0 +1,147 @@
+"""What a request asks of the model, in terms that a chat and a completion share. All that differs before the answer.
+
+A chat's messages become one prompt by the checkpoint's template; a completion has prompts of its own.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from api.chat import ChatTemplate
+from api.errors import InvalidRequestError
+from api.model import Model
+from api.schema import ChatRequest, CompletionRequest, Message
+from engines.base import TokenIds
+
+DEFAULT_COMPLETION_TOKENS = 16
+"""OpenAI's default `max_tokens` of a completion."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Prompts and limits of a request of either kind."""
+
+    prompts: list[tuple[str, TokenIds]]
+    """Text and ids of each; the text may be empty where nobody asks for it."""
+    param: str
+    """The parameter that holds them."""
+    max_tokens: int | None
+    """The most tokens of a choice, None for `default_max_tokens`."""
+    default_max_tokens: int
+    logprobs: int | None
+    """None for none, else how many of the likeliest alternatives to report beside each token."""
+    echo: bool
+    """Whether the prompt is repeated before the completion."""
+
+
+def of_chat(request: ChatRequest, model: Model) -> Asked:
+    """Raises InvalidRequestError with one sentence for the caller."""
+    if request.top_logprobs and not request.logprobs:
+        raise InvalidRequestError("'top_logprobs' needs 'logprobs' to be true.", param="top_logprobs")
+    if model.chat_template is None:
+        raise InvalidRequestError(
+            f"The model {model.name!r} has no chat template; use /v1/completions with a prompt.",
+            param="messages",
+        )
+    text = chat_text(request, model.chat_template)
+    newer = request.max_completion_tokens  # OpenAI's newer name of the two counts
+    return Asked(
+        prompts=[(text, _encode(model, text, param="messages", add_special_tokens=False))],
+        param="messages",
+        max_tokens=request.max_tokens if newer is None else newer,
+        default_max_tokens=model.engine.context_length,
+        logprobs=request.top_logprobs if request.logprobs else None,
+        echo=False,
+    )
+
+
+def of_completion(request: CompletionRequest, model: Model, max_choices: int) -> Asked:
+    """The same, and for more than `max_choices` prompts times `n`."""
+    if request.max_tokens == 0 and not request.echo:
+        raise InvalidRequestError("'max_tokens' must be at least 1 unless 'echo' is true.", param="max_tokens")
+    return Asked(
+        prompts=_completion_prompts(request, model, max_choices),
+        param="prompt",
+        max_tokens=request.max_tokens,
+        default_max_tokens=DEFAULT_COMPLETION_TOKENS,
+        logprobs=request.logprobs,
+        echo=request.echo,
+    )
+
+
+def _completion_prompts(request: CompletionRequest, model: Model, max_choices: int) -> list[tuple[str, TokenIds]]:
+    """Text and ids of each prompt."""
+    given: list[Any] = request.prompt if isinstance(request.prompt, list) else [request.prompt]
+    if given and isinstance(given[0], int):
+        given = [given]
+    if len(given) * request.n > max_choices:
+        raise InvalidRequestError(
+            f"{len(given)} prompts with 'n' {request.n} make {len(given) * request.n} choices; "
+            f"one request may ask for {max_choices}.",
+            param="prompt",
+        )
+    if not given or not all(given):
+        raise InvalidRequestError("'prompt' is empty; send at least one token of text.", param="prompt")
+    encoded = []
+    for prompt in given:
+        if isinstance(prompt, str):
+            encoded.append((prompt, _encode(model, prompt, param="prompt")))
+        else:
+            ids = _checked_ids(model, prompt)
+            encoded.append((model.tokenizer.decode(prompt) if request.echo else "", ids))
+    return encoded
+
+
+def chat_text(request: ChatRequest, template: ChatTemplate) -> str:
+    """The prompt that the request makes. InvalidRequestError where the template refuses it."""
+    if reserved := template.reserved & request.chat_template_kwargs.keys():
+        raise InvalidRequestError(
+            f"'chat_template_kwargs' must not hold {min(reserved)!r}.", param="chat_template_kwargs"
+        )
+    effort = {} if request.reasoning_effort is None else {"reasoning_effort": request.reasoning_effort}
+    messages = [_plain(message) for message in request.messages]
+    return template.render(messages, effort | request.chat_template_kwargs)
+
+
+def _plain(message: Message) -> dict[str, Any]:
+    """A message as chat templates know it: plain text, and OpenAI's `developer` by its older name."""
+    content = message.content
+    text = content if isinstance(content, str) else "".join(part.text for part in content)
+    plain = {"role": "system" if message.role == "developer" else message.role, "content": text}
+    optional = {"name": message.name, "reasoning_content": message.reasoning_content}
+    return plain | {name: value for name, value in optional.items() if value is not None}
+
+
+def _encode(model: Model, text: str, *, param: str, add_special_tokens: bool = True) -> TokenIds:
+    if model.tokenizer.exceeds(text, model.engine.context_length):
+        raise too_long(model, f"more than {model.engine.context_length}", param)
+    ids = model.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+    if not len(ids):
+        raise InvalidRequestError(f"'{param}' is empty; send at least one token of text.", param=param)
+    return ids
+
+
+def too_long(model: Model, length: int | str, param: str) -> InvalidRequestError:
+    """The refusal of a prompt of `length` tokens, which leaves no room for a completion."""
+    context = model.engine.context_length
+    return InvalidRequestError(
+        f"The prompt is {length} tokens long; this model's context holds {context}, "
+        f"so at most {context - 1} fit with one token of completion.",
+        param=param,
+        code="context_length_exceeded",
+    )
+
+
+def _checked_ids(model: Model, ids: list[int]) -> TokenIds:
+    size = model.engine.vocab_size
+    if len(ids) > model.engine.context_length:
+        raise too_long(model, len(ids), "prompt")
+    wrong = next((token for token in ids if not 0 <= token < size), None)
+    if wrong is not None:
+        raise InvalidRequestError(
+            f"'prompt' holds the token id {wrong}; ids go from 0 to {size - 1}.",
+            param="prompt",
+            unquoted=f"'prompt' holds a token id beyond 0 to {size - 1}.",
+        )
+    return np.array(ids, dtype=np.int64)
