@@ -66,6 +66,8 @@ class ChatTemplate:
                     )
                 )
         except (TemplateError, RecursionError, MemoryError, *WRONG_VALUES) as error:
+            if isinstance(error, WRONG_VALUES) and not variables:
+                raise  # the template is at fault, not what the caller gave it
             raise InvalidRequestError(
                 f"The model's chat template refuses these messages: {error}",
                 param="messages",

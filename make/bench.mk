@@ -31,6 +31,11 @@ bench: $(VENV)/bench-ready  ## every measurement that runs here; an hour on a qu
 	$(BENCH) memory $(BENCH_MODELS)
 	$(BENCH) fidelity
 	$(BENCH) streaming $(BENCH_TWO)
+	$(BENCH) prefix
+	$(BENCH) cold-start --model short=SmolLM2-135M:int8 --model baked=SmolLM2-135M:int8+1000 --model read=SmolLM2-135M:int8 \
+	    --prompt short=20 --prompt baked=1020 --prompt read=1020 --cache both --runs 7 --name cold-start-baked
+	$(BENCH) shapes --model "compiled int8=SmolLM2-135M:int8" --model "compiled int8, Qwen=Qwen2.5-0.5B:int8"
+	$(BENCH) deadlines --model "compiled int8=SmolLM2-135M:int8"
 	$(BENCH) load --model "compiled int8=SmolLM2-135M:int8" --workers 1 2 4 --rate 2 4 8 16 --seconds 12
 	$(BENCH) break-even --variant "compiled int8" --cold-start benchmarks/results/cold-start.json \
 	    --warm benchmarks/results/warm.json
