@@ -133,8 +133,8 @@ def test_an_end_of_sequence_that_is_no_token(checkpoint: Path, eos: object) -> N
     [
         ("temperature", -1, "'temperature' must be a number between 0 and 2, not -1."),
         ("temperature", "warm", "'temperature' must be a number between 0 and 2, not 'warm'."),
-        ("top_p", 0, "'top_p' must be a number above 0 and at most 1, not 0."),
-        ("top_k", 0.5, "'top_k' must be an integer of at least 0, not 0.5."),
+        ("top_p", 2, "'top_p' must be a number between 0 and 1, not 2."),
+        ("top_k", 0.5, "'top_k' must be an integer of at least -1, not 0.5."),
         ("repetition_penalty", 0, "'repetition_penalty' must be a number between 0.01 and 10, not 0."),
     ],
 )
