@@ -1,8 +1,8 @@
 """What forward passes cost here, measured as they happen, and whether one more ends in time.
 
 One object per loaded model, for all requests: a later one knows what the earlier ones took. Two numbers: seconds of a
-pass that only decodes, and seconds per token of a prompt. Each is the slowest recent one, which later passes let fade,
-so that one hiccup neither surprises the next request nor cuts answers for ever.
+pass that only decodes, and seconds per token of a prompt. Each is the slowest recent one. Later passes and refused
+requests let it fade, so that one hiccup neither surprises the next request nor cuts answers for ever.
 """
 
 import math
@@ -26,13 +26,25 @@ class Pace:
         """Seconds of a pass that reads no prompt."""
         self.row: float | None = None
         """Seconds per prompt token, None until a prompt was read."""
+        self._fastest_step = self._fastest_row = math.inf
 
     def observe(self, prompt_rows: int, seconds: float) -> None:
         """A pass took `seconds`, with `prompt_rows` tokens of prompts in it."""
         if prompt_rows == 0:
             self.step = max(seconds, FADING * self.step)
+            self._fastest_step = min(self._fastest_step, seconds)
         elif prompt_rows >= MEASURED_ROWS:
             self.row = max(seconds / prompt_rows, FADING * (self.row or 0.0))
+            self._fastest_row = min(self._fastest_row, seconds / prompt_rows)
+
+    def refused(self) -> None:
+        """A request was answered without a pass because of these costs, so no pass can show that they have gone down.
+
+        They fade as after a fast pass, never below the fastest one seen.
+        """
+        self.step = min(self.step, max(self._fastest_step, FADING * self.step))
+        if self.row is not None:
+            self.row = max(self._fastest_row, FADING * self.row)
 
     def decodes_by(self, deadline: float, now: float) -> bool:
         """Whether one more pass without prompts ends before `deadline` with time to answer."""

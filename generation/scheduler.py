@@ -150,6 +150,7 @@ class Scheduler:
             elif not self._has_time(sequence, now, unread):
                 if entry.is_new and now < sequence.deadline.at and not self._has_time(sequence, now, 0):
                     sequence.begun(now)  # its prompt is too long for its time, and nobody else at fault: it was served
+                    self._pace.refused()
                 self._finish(entry, sequence.end("deadline"), outcomes)
             elif sequence.unread + 1 > self.engine.total_tokens:
                 error = OutOfPagesError(f"{sequence.unread} tokens never fit into {self.engine.total_tokens}")

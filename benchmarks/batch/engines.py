@@ -19,7 +19,9 @@ from engines import artifact
 PLAIN_IDS = range(10, 250)
 MANY = 16
 LONG = 1000
-"""For the memory of many long sequences: so many, of so many tokens each."""
+ANSWER = 256
+"""For the memory of many long sequences: so many, with prompts of so many tokens and answers of so many: the first ones
+still run when the last prompt is read (at 128 of its tokens a pass), so that all are there at once."""
 
 
 def measure(options: argparse.Namespace, source: Path, variants: Sequence[Variant], recorder: Recorder) -> None:
@@ -54,17 +56,17 @@ def measure(options: argparse.Namespace, source: Path, variants: Sequence[Varian
             recorder.save(complete=False)
     for variant in variants:
         model = artifact.read(variant.directory)
-        length = min(LONG, model.context_length - 2)
+        length = min(LONG, model.context_length - ANSWER)
         with Session(ours(variant).command(threads, ("together",))) as session:
             session.together(_prompts(1, min(512, length), 0), 2)  # from here on a pass needs no more memory of its own
             before = session.resident()
-            session.together(_prompts(MANY, length, 0), 2)
+            session.together(_prompts(MANY, length, 0), ANSWER)
             data["memory"].append({
                 "variant": variant.name,
                 "sequences": MANY,
-                "tokens": length,
+                "tokens": length + ANSWER,
                 "added_bytes": session.resident().private_bytes - before.private_bytes,
-                "cache_bytes": MANY * length * model.cache_elements * model.cache_element_bytes,
+                "cache_bytes": MANY * (length + ANSWER) * model.cache_elements * model.cache_element_bytes,
             })  # fmt: skip
 
 

@@ -93,7 +93,7 @@ def _memory(content: dict[str, Any]) -> str:
         ]
         for each in content["memory"]
     ]
-    return table(["", "keys and values", "added to the process"], lines)
+    return table(["", "keys and values, at most", "added to the process"], lines)
 
 
 def _seconds(content: dict[str, Any], state: str, variant: str, scenario: str, part: str = "") -> list[float]:
