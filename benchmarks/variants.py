@@ -61,6 +61,11 @@ def parse_variants(texts: Sequence[str] | None) -> list[Variant]:
     return variants
 
 
+def described(variants: Sequence[Variant]) -> dict[str, dict[str, str]]:
+    """What a results file says of each, by name: its engine, its model and the variables it ran under."""
+    return {v.name: {"engine": v.engine, "model": v.image or v.directory.name, **v.environment} for v in variants}
+
+
 def interleaved(items: Sequence[T], rounds: int, seed: int = 0) -> Iterator[tuple[int, T]]:
     """Every item once a round, in a new order each round, so that drift of the machine hits all alike."""
     draw = random.Random(seed)

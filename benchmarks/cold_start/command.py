@@ -12,7 +12,7 @@ from benchmarks.cold_start.observe import may_drop_page_cache, may_limit_cpu
 from benchmarks.errors import InputError, NotInstalledError
 from benchmarks.prompt_text import prompt_text
 from benchmarks.results import Recorder
-from benchmarks.variants import Variant, add_variant_arguments, interleaved, parse_variants
+from benchmarks.variants import Variant, add_variant_arguments, described, interleaved, parse_variants
 from tools.emulator import EmulatorError
 
 WHAT = (
@@ -95,9 +95,7 @@ def run(options: argparse.Namespace) -> Path:
     variants = [*(parse_variants(options.model) if options.model or not images else []), *images]
     prompts = _prompts(options, variants)
     settings = {
-        "models": {
-            v.name: {"engine": v.engine, "model": v.image or v.directory.name, **v.environment} for v in variants
-        },
+        "models": described(variants),
         "runs": options.runs,
     }
     recorder = Recorder(options.out / f"{options.name}.json", "cold-start", WHAT, settings)

@@ -13,7 +13,7 @@ from benchmarks.errors import InputError
 from benchmarks.load.client import send
 from benchmarks.load.server import Server, ServerFailedError
 from benchmarks.results import Recorder
-from benchmarks.variants import Variant, add_variant_arguments, parse_variants
+from benchmarks.variants import Variant, add_variant_arguments, described, parse_variants
 
 WHAT = (
     "The FastAPI server under Poisson arrivals that do not wait for earlier answers: latency from the moment a request "
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> Path:
         raise InputError("load measures the FastAPI server, which is not installed; pip install -r requirements.txt")
     variants = parse_variants(options.model)
     settings = {
-        "models": {v.name: {"engine": v.engine, "model": v.directory.name, **v.environment} for v in variants},
+        "models": described(variants),
         "seconds": options.seconds,
         "tokens": options.tokens,
         "seed": options.seed,

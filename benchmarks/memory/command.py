@@ -13,7 +13,7 @@ from benchmarks.errors import InputError
 from benchmarks.peers.contenders import ours
 from benchmarks.peers.session import PeerFailedError, Session
 from benchmarks.results import Recorder
-from benchmarks.variants import Variant, add_variant_arguments, parse_variants
+from benchmarks.variants import Variant, add_variant_arguments, described, parse_variants
 from benchmarks.weights import weights_bytes
 from engines.machine import usable_vcpus
 
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> Path:
     """Measure, saving after every variant; returns the results file's path."""
     variants = _check(options)
     settings: dict[str, Any] = {
-        "models": {v.name: {"engine": v.engine, "model": v.directory.name, **v.environment} for v in variants},
+        "models": described(variants),
         "weights_bytes": {v.name: weights_bytes(v.directory) for v in variants},
         "processes": options.processes,
         "prompt_tokens": options.prompt,

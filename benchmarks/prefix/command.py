@@ -15,7 +15,7 @@ from benchmarks.errors import InputError, NotInstalledError
 from benchmarks.peers.contenders import PEERS, interpreter, prepare
 from benchmarks.peers.session import PeerFailedError, Session
 from benchmarks.results import Recorder
-from benchmarks.variants import Variant, interleaved, parse_variants
+from benchmarks.variants import Variant, described, interleaved, parse_variants
 from engines.machine import usable_vcpus
 from tools.emulator import Emulator, EmulatorError
 
@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> Path:
     wanted, variants = kinds(options), parse_variants(options.model or ["compiled=SmolLM2-135M:int8"])
     prices = load_prices(options.region, "x86_64")
     settings: dict[str, Any] = {
-        "models": {v.name: {"engine": v.engine, "model": v.directory.name, **v.environment} for v in variants},
+        "models": described(variants),
         **{name: getattr(options, name) for name in ("runs", "shared", "new", "question", "answer", "memory")},
         "prices": {"region": options.region, **{name: prices[name] for name in ("request", "gb_second")}},
     }

@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from benchmarks.errors import InputError
 from benchmarks.results import Recorder
-from benchmarks.variants import Variant, add_variant_arguments, interleaved, parse_variants
+from benchmarks.variants import Variant, add_variant_arguments, described, interleaved, parse_variants
 
 WHAT = (
     "A fresh process loads the model, answers free text twice, and then the first request for a JSON schema: what that "
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> Path:
             raise InputError(f"--{name} {getattr(options, name)}: at least one is needed.")
     variants = parse_variants(options.model)
     settings = {
-        "models": {v.name: {"engine": v.engine, "model": v.directory.name, **v.environment} for v in variants},
+        "models": described(variants),
         "rounds": options.rounds,
         "calls": options.calls,
         "prompt_tokens": options.prompt,

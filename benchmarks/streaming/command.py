@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from benchmarks.errors import InputError
 from benchmarks.results import Recorder
-from benchmarks.variants import add_variant_arguments, interleaved, parse_variants
+from benchmarks.variants import add_variant_arguments, described, interleaved, parse_variants
 from benchmarks.warm.command import PLAIN_IDS
 from tools.gateway import function_url_event, http_event
 from tools.local_function import LocalFunction
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> Path:
             raise InputError(f"--{name} {least}: at least one is needed.")
     variants = parse_variants(options.model)
     settings = {
-        "models": {v.name: {"engine": v.engine, "model": v.directory.name, **v.environment} for v in variants},
+        "models": described(variants),
         "calls": options.calls,
         "prompt_tokens": options.prompt,
     }

@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from benchmarks.errors import InputError
 from benchmarks.results import Recorder
-from benchmarks.variants import Variant, add_variant_arguments, interleaved, parse_variants
+from benchmarks.variants import Variant, add_variant_arguments, described, interleaved, parse_variants
 from tools.emulator import Emulator, EmulatorError
 
 WHAT = (
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> Path:
     """Measure, saving after every round; returns the results file's path."""
     kinds, variants = cells(options), parse_variants(options.model)
     settings: dict[str, Any] = {
-        "models": {v.name: {"engine": v.engine, "model": v.directory.name, **v.environment} for v in variants},
+        "models": described(variants),
         "calls": options.calls,
     }
     recorder = Recorder(options.out / f"{options.name}.json", "warm", WHAT, settings)
