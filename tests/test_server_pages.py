@@ -1,7 +1,9 @@
 """The server on the compiled engine with so few pages of the KV cache that requests do not fit beside each other."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +11,42 @@ import httpx2
 import pytest
 
 import model_loader
-from engines.base import PAGE_TOKENS
+from engines import compiled_engine
+from engines.base import PAGE_TOKENS, Logits, Step
 from engines.compiled_engine import CompiledEngine
 from server.serving import Serving
 from settings import Settings
-from tests.running_server import PATIENCE, served
+from tests.running_server import PATIENCE, served, wait_until
 
 PAGES = 12
 CLIENTS = 16
 
 
+class Held(CompiledEngine):
+    """The engine, whose passes wait while a test has it `may_run` no more."""
+
+    may_run: threading.Event
+
+    def forward(self, steps: Sequence[Step]) -> list[Logits]:
+        assert self.may_run.wait(PATIENCE)
+        return super().forward(steps)
+
+
 @pytest.fixture(scope="module")
-def url(llama_artifact: Path) -> Iterator[str]:
+def serving(llama_artifact: Path) -> Serving:
     settings = Settings(model_dir=str(llama_artifact))
-    model = model_loader.load_model(settings)
-    assert isinstance(model.engine, CompiledEngine)
-    model.engine.pool.most = PAGES
-    with served(Serving(model, settings)) as base:
+    engine = compiled_engine.load(llama_artifact, threads=1)
+    engine.__class__ = Held
+    assert isinstance(engine, Held)
+    engine.pool.most = PAGES  # before the first pass, which takes a slab of them
+    engine.may_run = threading.Event()
+    engine.may_run.set()
+    return Serving(replace(model_loader.load_model(settings), engine=engine), settings)
+
+
+@pytest.fixture(scope="module")
+def url(serving: Serving) -> Iterator[str]:
+    with served(serving) as base:
         yield base
 
 
@@ -47,13 +68,19 @@ def test_a_prompt_that_never_fits_is_a_503_and_the_next_request_is_answered(url:
     assert complete(url, [5] * 20).status_code == 200
 
 
-def test_many_that_do_not_fit_together_get_the_texts_that_they_get_alone(url: str) -> None:
+def test_many_that_do_not_fit_together_get_the_texts_that_they_get_alone(url: str, serving: Serving) -> None:
     """12 pages are 192 tokens; each request needs 80 in the end."""
     prompts = [[7 + number, *range(20, 59)] for number in range(CLIENTS)]
     alone = [complete(url, prompt).json()["choices"][0]["text"] for prompt in prompts]
     assert len(set(alone)) > 1
+    engine = serving.service.model.engine
+    assert isinstance(engine, Held)
+    engine.may_run.clear()
     with ThreadPoolExecutor(CLIENTS) as pool:
-        answers = list(pool.map(lambda prompt: complete(url, prompt), prompts))
+        waiting = pool.map(lambda prompt: complete(url, prompt), prompts)
+        wait_until(lambda: serving.admission.admitted == CLIENTS, "all clients are there")
+        engine.may_run.set()
+        answers = list(waiting)
     assert [answer.status_code for answer in answers] == [200] * CLIENTS
     assert [answer.json()["choices"][0]["text"] for answer in answers] == alone
 
