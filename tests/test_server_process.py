@@ -157,7 +157,9 @@ def test_memory_stays_flat_under_200_clients_and_20_mb_bodies(llama_directory: P
 def test_40_clients_with_prompts_of_a_megabyte_are_refused_in_little_memory(
     llama_directory: Path, tmp_path: Path
 ) -> None:
-    with uvicorn("tests.deterministic_app:app", tmp_path, MODEL_DIR=str(llama_directory)) as server:
+    with uvicorn(
+        "tests.deterministic_app:app", tmp_path, MODEL_DIR=str(llama_directory), BODY_TIMEOUT=str(PATIENCE)
+    ) as server:
         wait_until(server.listens, "the server listens")
 
         async def burst() -> list[httpx2.Response]:

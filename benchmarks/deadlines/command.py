@@ -26,8 +26,8 @@ WHAT = (
     "costs but its warm-up's."
 )
 CASES = {
-    "prompt": ({"max_tokens": 400}, (0.205, 0.3, 0.6, 2.0, 3.0)),
-    "16 choices": ({"max_tokens": 100, "n": 16}, (1.0, 2.0, 3.0)),
+    "prompt": ({"max_tokens": 400}, (0.205, 0.3, 0.6, 3.0, 8.0)),
+    "16 choices": ({"max_tokens": 100, "n": 16}, (1.0, 2.0, 8.0)),
 }
 """What is asked beside the prompt, and the seconds left that are tried."""
 
