@@ -7,7 +7,7 @@ files that a ResultWriter makes are written by hand, in the form that AWS docume
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -17,7 +17,9 @@ import pytest
 from botocore.stub import Stubber
 from cfnlint.api import lint_all  # type: ignore[import-untyped]
 from moto import mock_aws
+from moto.stepfunctions.parser.backend.execution_worker import ExecutionWorker
 
+from tests.running_server import wait_until
 from tests.test_handler_wiring import CONTEXT, handler, item
 from tests.test_template import TEMPLATE
 from tools import batch_execution
@@ -108,6 +110,7 @@ def aws(handler: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     monkeypatch.setattr(batch_execution, "LOOK_SECONDS", 0.02)
     monkeypatch.setattr(batch_execution, "batches_of", lambda states, run: (3, 1000.0))  # moto does not list them
+    monkeypatch.setattr(ExecutionWorker, "start", started(ExecutionWorker.start))
     with ThreadingHTTPServer(("127.0.0.1", 0), InvokeApi) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -116,6 +119,16 @@ def aws(handler: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
             yield events
         server.shutdown()
         thread.join()
+
+
+def started(start: Callable[[ExecutionWorker], None]) -> Callable[[ExecutionWorker], None]:
+    """moto's `start`, back once the execution can be described: before, `list_map_runs` ends in an AttributeError."""
+
+    def wait_too(worker: ExecutionWorker) -> None:
+        start(worker)
+        wait_until(lambda: worker.env is not None, "the execution has begun")
+
+    return wait_too
 
 
 def state_machine() -> str:
