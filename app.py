@@ -26,18 +26,22 @@ from api.response_types import (
     ChatCompletion,
     ChatCompletionChunk,
     Completion,
+    Detokenized,
     Health,
     ModelList,
     ModelObject,
     Readiness,
+    RenderedPrompt,
+    Tokenized,
 )
 from api.routes import HttpRequest, HttpResponse, check_key, check_route, error_response, handle
 from aws.secrets import make_keys
 from model_loader import get_model
 from server.access_log import SERVER_ROUTES, hide_what_callers_wrote
-from server.answers import GeneratedAnswer
+from server.answers import GeneratedAnswer, answer_text
 from server.bodies import read_body
 from server.browsers import check_caller
+from server.cross_origin import CrossOrigin
 from server.documentation import answered, document, error_responses, streamed
 from server.front import Front
 from server.serving import DrainingError, Serving
@@ -88,7 +92,7 @@ async def admit(request: Request, serving: Served, _: Annotated[Any, Security(be
     if serving.draining:
         raise DrainingError
     if serving.keys is None:
-        check_caller(request.headers, serving.settings.allowed_hosts)
+        check_caller(request.headers, serving.settings.allowed_hosts, serving.settings.cors_origins)
     request.state.caller = check_key(request.scope["path"], request.headers.get("authorization"), serving.keys)
 
 
@@ -119,6 +123,24 @@ async def create_completion(request: Request, serving: Served, body: Body) -> Re
 async def create_chat_completion(request: Request, serving: Served, body: Body) -> Response:
     """The assistant's next turn."""
     return GeneratedAnswer(serving, "/v1/chat/completions", body, request.state.request_id, request.state.caller)
+
+
+@guarded.post("/tokenize", responses={**answered(Tokenized), **GENERATION_ERRORS})
+async def tokenize(request: Request, serving: Served, body: Body) -> Response:
+    """The token ids of a text, or of the prompt that a chat's messages make."""
+    return _response(await answer_text(serving, request.scope["path"], body))
+
+
+@guarded.post("/detokenize", responses={**answered(Detokenized), **GENERATION_ERRORS})
+async def detokenize(request: Request, serving: Served, body: Body) -> Response:
+    """The text of token ids."""
+    return _response(await answer_text(serving, request.scope["path"], body))
+
+
+@guarded.post("/apply-template", responses={**answered(RenderedPrompt), **GENERATION_ERRORS})
+async def apply_template(request: Request, serving: Served, body: Body) -> Response:
+    """The prompt that a chat's messages make."""
+    return _response(await answer_text(serving, request.scope["path"], body))
 
 
 @guarded.get("/v1/models", responses={**answered(ModelList), **READ_ERRORS})
@@ -197,6 +219,7 @@ def create_app() -> FastAPI:
     )
     hide_what_callers_wrote()
     app.add_middleware(Front)
+    app.add_middleware(CrossOrigin)
     app.add_exception_handler(ApiError, refused)
     app.add_exception_handler(HTTPException, unrouted)
     app.get("/health", responses=answered(Health))(health)

@@ -56,6 +56,8 @@ class Settings:
     """HOST: server only, `python -m server`: address to listen on; 0.0.0.0 in a container."""
     allowed_hosts: tuple[str, ...] = ()
     """ALLOWED_HOSTS: server only, without keys: names it may be called by beside localhost, separated by commas."""
+    cors_origins: tuple[str, ...] = ()
+    """CORS_ORIGINS: server only: origins whose pages may call it, `https://app.example` or `*`, separated by commas."""
     port: int = 8000
     """PORT: server only, `python -m server`."""
     workers: int = 1
@@ -101,6 +103,7 @@ class Settings:
             prefix_cache_shared=_choice(env, "PREFIX_CACHE_SHARED", ("false", "true")) == "true",
             host=env.get("HOST") or default.host,
             allowed_hosts=tuple(name.lower() for name in _several(env, "ALLOWED_HOSTS")),
+            cors_origins=_several(env, "CORS_ORIGINS"),
             port=_whole(env, "PORT", default.port),
             workers=_whole(env, "WORKERS", default.workers, least=1),
             concurrency=_whole(env, "CONCURRENCY", default.concurrency, least=1),

@@ -3,6 +3,7 @@
 A chat's messages become one prompt by the checkpoint's template; a completion has prompts of its own.
 """
 
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,12 +40,7 @@ def of_chat(request: ChatRequest, model: Model) -> Asked:
     """Raises InvalidRequestError with one sentence for the caller."""
     if request.top_logprobs and not request.logprobs:
         raise InvalidRequestError("'top_logprobs' needs 'logprobs' to be true.", param="top_logprobs")
-    if model.chat_template is None:
-        raise InvalidRequestError(
-            f"The model {model.name!r} has no chat template; use /v1/completions with a prompt.",
-            param="messages",
-        )
-    text = chat_text(request, model.chat_template)
+    text = chat_text(request, template_of(model))
     newer = request.max_completion_tokens  # OpenAI's newer name of the two counts
     return Asked(
         prompts=[(text, _encode(model, text, param="messages", add_special_tokens=False))],
@@ -93,6 +89,16 @@ def _completion_prompts(request: CompletionRequest, model: Model, max_choices: i
     return encoded
 
 
+def template_of(model: Model) -> ChatTemplate:
+    """The model's chat template. InvalidRequestError where it has none."""
+    if model.chat_template is None:
+        raise InvalidRequestError(
+            f"The model {model.name!r} has no chat template; use /v1/completions with a prompt.",
+            param="messages",
+        )
+    return model.chat_template
+
+
 def chat_text(request: ChatRequest, template: ChatTemplate) -> str:
     """The prompt that the request makes. InvalidRequestError where the template refuses it."""
     if reserved := template.reserved & request.chat_template_kwargs.keys():
@@ -101,7 +107,34 @@ def chat_text(request: ChatRequest, template: ChatTemplate) -> str:
         )
     effort = {} if request.reasoning_effort is None else {"reasoning_effort": request.reasoning_effort}
     messages = [_plain(message) for message in request.messages]
-    return template.render(messages, effort | request.chat_template_kwargs)
+    variables = effort | request.chat_template_kwargs
+    if request.continue_final_message:
+        return _continued(request, template, messages, variables)
+    opened = request.add_generation_prompt is not False
+    return template.render(messages, variables, add_generation_prompt=opened)
+
+
+def _continued(
+    request: ChatRequest, template: ChatTemplate, messages: list[dict[str, Any]], variables: dict[str, Any]
+) -> str:
+    """The prompt that ends where the last message does, for the assistant to go on with it."""
+    if request.add_generation_prompt:
+        raise InvalidRequestError(
+            "'add_generation_prompt' and 'continue_final_message' exclude each other.", param="add_generation_prompt"
+        )
+    if messages[-1]["role"] != "assistant":
+        raise InvalidRequestError(
+            "'continue_final_message' needs a last message of the assistant.", param="continue_final_message"
+        )
+    end = uuid.uuid4().hex  # what the template writes after the message comes after it
+    *others, last = messages
+    text = template.render([*others, last | {"content": last["content"] + end}], variables, add_generation_prompt=False)
+    before, found, _ = text.rpartition(end)
+    if not found:
+        raise InvalidRequestError(
+            "The model's chat template leaves the last message out; it cannot be continued.", param="messages"
+        )
+    return before
 
 
 def _plain(message: Message) -> dict[str, Any]:

@@ -49,9 +49,16 @@ class ChatTemplate:
         """Names of variables that no caller of `render` may give."""
         return frozenset({"messages", "add_generation_prompt", *self._special_tokens})
 
-    def render(self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any] | None = None) -> str:
-        """The prompt that asks for the assistant's next turn. `variables` are for the template, none of them reserved.
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        variables: Mapping[str, Any] | None = None,
+        *,
+        add_generation_prompt: bool = True,
+    ) -> str:
+        """The prompt that asks for the assistant's next turn, or only the messages, without `add_generation_prompt`.
 
+        `variables` are for the template, none of them reserved.
         InvalidRequestError when the template refuses, or when it takes too long or makes too much of these messages.
         """
         from jinja2 import TemplateError
@@ -62,7 +69,10 @@ class ChatTemplate:
             with bounded():
                 return joined(
                     self._template.generate(
-                        **(variables or {}), messages=messages, add_generation_prompt=True, **self._special_tokens
+                        **(variables or {}),
+                        messages=messages,
+                        add_generation_prompt=add_generation_prompt,
+                        **self._special_tokens,
                     )
                 )
         except (TemplateError, RecursionError, MemoryError, *WRONG_VALUES) as error:

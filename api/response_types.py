@@ -61,6 +61,24 @@ class ModelList(TypedDict):
     data: list[ModelObject]
 
 
+class Tokenized(TypedDict):
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None
+
+
+class Detokenized(TypedDict):
+    """The text by vLLM's name and by llama.cpp's."""
+
+    prompt: str
+    content: str
+
+
+class RenderedPrompt(TypedDict):
+    prompt: str
+
+
 class PromptTokensDetails(TypedDict):
     cached_tokens: int
 

@@ -30,13 +30,15 @@ REQUEST_KINDS: Mapping[str, type[CompletionRequest] | type[ChatRequest]] = {
     "/v1/completions": CompletionRequest,
     "/v1/chat/completions": ChatRequest,
 }
+TEXT_ROUTES = ("/tokenize", "/detokenize", "/apply-template")
 METHODS: Mapping[str, str] = {
-    **dict.fromkeys(REQUEST_KINDS, "POST"),
+    **dict.fromkeys((*REQUEST_KINDS, *TEXT_ROUTES), "POST"),
     "/v1/models": "GET",
     "/health": "GET",
     "/ready": "GET",
 }
 MODEL_PREFIX = "/v1/models/"
+EMBEDDINGS = "/v1/embeddings"
 OPEN_PATHS = ("/health",)
 """What answers without a key."""
 STREAM_HEADERS: Mapping[str, str] = {
@@ -104,11 +106,26 @@ def handle_streaming(
     caller = check_key(request.path, request.headers.get("authorization"), keys)
     if request.path in REQUEST_KINDS:
         return _generate(request, service, max_body_bytes, deadline, caller)
+    if request.path in TEXT_ROUTES:
+        return text_response(request.path, request.body, service.model, max_body_bytes)
     return json_response(_read(request.path, service.model))
+
+
+def canonical_path(path: str) -> str:
+    """A path as the routes have it, for one that ends in a slash or comes without `/v1`."""
+    path = path.rstrip("/") or "/"
+    versioned = f"/v1{path}"
+    known = versioned in METHODS or versioned == EMBEDDINGS or versioned.startswith(MODEL_PREFIX)
+    return versioned if known else path
 
 
 def check_route(method: str, path: str) -> None:
     """NotFoundError for an unknown path, MethodNotAllowedError for a known one with another method."""
+    if path == EMBEDDINGS:
+        raise NotFoundError(
+            "There are no embeddings here: the hidden states of a model that continues text make poor ones; "
+            "use a model that was trained for them."
+        )
     allowed = METHODS.get(path) or ("GET" if path.startswith(MODEL_PREFIX) else None)
     if allowed is None:
         routes = ", ".join(f"{method} {route}" for route, method in METHODS.items())
@@ -130,11 +147,22 @@ def check_key(path: str, authorization: str | None, keys: ApiKeys | None) -> byt
 
 def parse_request(path: str, body: bytes, max_body_bytes: int) -> CompletionRequest | ChatRequest:
     """The validated request in a body sent to one of REQUEST_KINDS' paths."""
+    return validate(REQUEST_KINDS[path], _json_of(body, max_body_bytes))
+
+
+def text_response(path: str, body: bytes, model: Model, max_body_bytes: int) -> HttpResponse:
+    """The response to a body sent to one of TEXT_ROUTES."""
+    from api import texts  # not before it is needed: no start should wait for it
+
+    return json_response(texts.answer(path, _json_of(body, max_body_bytes), model))
+
+
+def _json_of(body: bytes, max_body_bytes: int) -> Any:
     if len(body) > max_body_bytes:
         raise body_too_large(max_body_bytes)
     if not body.strip():
         raise InvalidRequestError("The body is empty; send a JSON object.")
-    return validate(REQUEST_KINDS[path], parse_json(body))
+    return parse_json(body)
 
 
 def body_too_large(max_body_bytes: int) -> RequestTooLargeError:

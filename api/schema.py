@@ -7,7 +7,8 @@ What depends on the model is checked in `preparation.py`.
 
 import json
 import re
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct, ValidationError, convert, inspect
@@ -20,8 +21,11 @@ SHOWN_INPUT = 40
 """Characters of an offending value that an error message repeats."""
 
 
-class _Strict(Struct, frozen=True, forbid_unknown_fields=True):
-    pass
+class Strict(Struct, frozen=True, forbid_unknown_fields=True):
+    """An object of a request."""
+
+    shapes: ClassVar[Mapping[str, str]] = {}
+    """What a request has other words for than SHAPES."""
 
 
 _Label = Annotated[str, Meta(max_length=256)]
@@ -31,13 +35,13 @@ _Label = Annotated[str, Meta(max_length=256)]
 _KEEPS_APART = "Only requests with the same one use what one of them has read."
 
 
-class StreamOptions(_Strict, frozen=True):
+class StreamOptions(Strict, frozen=True):
     include_usage: bool = False
     include_obfuscation: bool = False
     """Without effect, as everything that is marked so below."""
 
 
-class JsonSchemaFormat(_Strict, frozen=True):
+class JsonSchemaFormat(Strict, frozen=True):
     name: _Label
     schema: dict[str, Any]
     description: str | None = None
@@ -45,12 +49,12 @@ class JsonSchemaFormat(_Strict, frozen=True):
     """Without effect: a schema is always followed."""
 
 
-class ResponseFormat(_Strict, frozen=True):
+class ResponseFormat(Strict, frozen=True):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchemaFormat | None = None
 
 
-class StructuredOutputs(_Strict, frozen=True):
+class StructuredOutputs(Strict, frozen=True):
     """What vLLM has beyond OpenAI's response formats; one of them."""
 
     json: dict[str, Any] | None = None
@@ -60,7 +64,7 @@ class StructuredOutputs(_Strict, frozen=True):
     grammar: Annotated[str, Meta(description="A Lark grammar, whose first rule is `start`.")] | None = None
 
 
-class _Sampling(_Strict, frozen=True, kw_only=True):
+class _Sampling(Strict, frozen=True, kw_only=True):
     """What both kinds of request can say about how to generate."""
 
     model: Annotated[str, Meta(description="The served model's id; its only one when left out.")] | None = None
@@ -110,14 +114,14 @@ class CompletionRequest(_Sampling, frozen=True, kw_only=True):
             raise _must_be(SHAPES["prompt"], "prompt")
 
 
-class TextPart(_Strict, frozen=True):
+class TextPart(Strict, frozen=True):
     type: Literal["text"]
     text: str
     cache_control: dict[str, Any] = {}
     """Without effect."""
 
 
-class Message(_Strict, frozen=True):
+class Message(Strict, frozen=True):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
     name: str | None = None
@@ -139,6 +143,8 @@ class ChatRequest(_Sampling, frozen=True, kw_only=True):
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] = 0
     reasoning_effort: _Label | None = None
     chat_template_kwargs: dict[str, str | bool | int | float] = {}
+    add_generation_prompt: Annotated[bool, Meta(description="As `continue_final_message` is not.")] | None = None
+    continue_final_message: bool = False
     # Without effect:
     modalities: list[Literal["text"]] = []
     parallel_tool_calls: bool = True
@@ -147,16 +153,16 @@ class ChatRequest(_Sampling, frozen=True, kw_only=True):
     verbosity: _Label | None = None
 
 
-Request = TypeVar("Request", bound=_Sampling)
+Request = TypeVar("Request", bound=Strict)
 
-OBJECTS: dict[str, type[_Strict]] = {
+OBJECTS: dict[str, type[Strict]] = {
     "stream_options": StreamOptions,
     "response_format": ResponseFormat,
     "json_schema": JsonSchemaFormat,
     "structured_outputs": StructuredOutputs,
 }
 """The fields that hold an object, and of which kind."""
-LISTS: dict[str, type[_Strict]] = {"messages": Message, "content": TextPart}
+LISTS: dict[str, type[Strict]] = {"messages": Message, "content": TextPart}
 """The fields that hold a list of objects."""
 SHAPES = {
     "prompt": "a string, a list of strings, a list of token ids or a list of lists of token ids",
@@ -169,11 +175,12 @@ SHAPES = {
     "tool_calls": "an empty list, because this server calls no tools",
     "annotations": "a list",
     "choice": "a list of at least one string",
+    "tokens": "a list of token ids",
 }
 """What to say of fields, whatever is wrong within them, that are more than one value."""
-_Field = tuple[type[_Strict], str, str]
+_Field = tuple[type[Strict], str, str]
 """A field's owner, name and path."""
-PRIVATE = ("prompt", "messages", "cache_salt")
+PRIVATE = ("prompt", "messages", "cache_salt", "content", "tokens")
 """Fields whose values no message repeats: the runtime client logs the message of a direct invocation's error."""
 
 
@@ -225,7 +232,7 @@ def _check_text(body: dict[str, Any]) -> None:
         raise InvalidRequestError("The body is nested too deeply.") from None
 
 
-def _given(kind: type[_Strict], value: Any, prefix: str, unknown: list[_Field]) -> Any:
+def _given(kind: type[Strict], value: Any, prefix: str, unknown: list[_Field]) -> Any:
     """`value` without the nulls of its objects and without what `kind` has no field for, which goes to `unknown`.
 
     It goes as deep as `kind` does, however deep the body is.
@@ -248,7 +255,7 @@ def _given(kind: type[_Strict], value: Any, prefix: str, unknown: list[_Field]) 
     return given
 
 
-def _not_a_parameter(kind: type[_Strict], name: str, path: str) -> InvalidRequestError:
+def _not_a_parameter(kind: type[Strict], name: str, path: str) -> InvalidRequestError:
     import difflib  # not before it is needed: no start should wait for it
 
     close = difflib.get_close_matches(name, kind.__struct_fields__, n=1)
@@ -261,7 +268,7 @@ def _not_a_parameter(kind: type[_Strict], name: str, path: str) -> InvalidReques
     )
 
 
-def _refusal(kind: type[_Strict], given: dict[str, Any], fault: str) -> InvalidRequestError:
+def _refusal(kind: type[Strict], given: dict[str, Any], fault: str) -> InvalidRequestError:
     """The error for what msgspec found, like "Expected `str`, got `int` - at `$.messages[0].content`"."""
     at = re.search(r" - at `\$\.([^`]*)`$", fault)
     path = at[1] if at else ""
@@ -269,7 +276,7 @@ def _refusal(kind: type[_Strict], given: dict[str, Any], fault: str) -> InvalidR
         path = f"{path}.{missing[1]}" if path else missing[1]
         return InvalidRequestError(f"'{path}' is required.", param=path)
     steps = re.findall(r"\w+", path)
-    for field, shape in SHAPES.items():
+    for field, shape in {**SHAPES, **kind.shapes}.items():
         if field in steps:
             return _must_be(shape, path[: path.index(field) + len(field)])
     value: Any = given

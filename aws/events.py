@@ -15,7 +15,7 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 from api.errors import InvalidRequestError
-from api.routes import HttpRequest, HttpResponse
+from api.routes import HttpRequest, HttpResponse, canonical_path
 from aws.streaming import StreamedAnswer
 
 Source = Literal["rest-api", "http-api", "function-url", "alb", "alb-multi"]
@@ -147,8 +147,7 @@ def _http_event(event: dict[str, Any], source: Source, method: str, path: str, h
         except binascii.Error:
             raw = b"\xff"  # not base64: no JSON either, and refused as such
     names = {name.lower(): str(value) for name, value in headers.items()}
-    path = unquote(path).rstrip("/") or "/"
-    return HttpEvent(source, HttpRequest(method.upper(), path, names, raw))
+    return HttpEvent(source, HttpRequest(method.upper(), canonical_path(unquote(path)), names, raw))
 
 
 def _object(event: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import logging
 
-from api.routes import METHODS, MODEL_PREFIX
+from api.routes import METHODS, MODEL_PREFIX, canonical_path
 
 SERVER_ROUTES = ("/metrics", "/docs", "/openapi.json")
 """What only the server has, beside METHODS."""
@@ -23,7 +23,7 @@ class RoutesOnly(logging.Filter):
         """Always true: every record is written, with less in it."""
         if isinstance(record.args, tuple) and len(record.args) == 5:
             client, method, path, version, status = record.args
-            route = route_of(str(path).partition("?")[0].rstrip("/") or "/")
+            route = route_of(canonical_path(str(path).partition("?")[0]))
             record.args = (client, method if method in KNOWN_METHODS else "other", route, version, status)
         return True
 

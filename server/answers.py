@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from functools import partial
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
@@ -22,6 +23,7 @@ from api.routes import (
     json_response,
     parse_request,
     server_sent_event,
+    text_response,
 )
 from generation.deadline import Deadline
 from server.serving import Serving
@@ -116,6 +118,16 @@ class GeneratedAnswer(Response):
             return error
         logger.error("unexpected error in request %s", self._request_id, exc_info=error)
         return InternalError.logged_under(self._request_id)
+
+
+async def answer_text(serving: Serving, path: str, body: bytes) -> HttpResponse:
+    """The response to a body sent to one of the routes that generate nothing. Raises ApiError.
+
+    It takes its place among the requests that wait, and is made off the event loop: a long text takes a while.
+    """
+    with serving.admission.enter(Deadline(time.monotonic() + serving.settings.request_timeout)):
+        asked = partial(text_response, path, body, serving.service.model, serving.settings.max_body_bytes)
+        return await asyncio.get_running_loop().run_in_executor(serving.preparing, asked)
 
 
 async def send_whole(send: Send, response: HttpResponse) -> None:

@@ -15,9 +15,10 @@ TAKEN = ("", "application/json", "application/x-www-form-urlencoded")
 """Content types of a request's body: JSON, and what curl and small programs send where none was named."""
 
 
-def check_caller(headers: Mapping[str, str], hosts: Collection[str]) -> None:
+def check_caller(headers: Mapping[str, str], hosts: Collection[str], origins: Collection[str]) -> None:
     """ForbiddenError for a request to a name other than `hosts` and localhost, or from a page of another origin.
 
+    Pages of `origins` may send requests; `*` is none of them, because it would let in every page there is.
     InvalidRequestError for a content type that only a form would have. `headers` by their names in lower case.
     """
     host = headers.get("host", "")
@@ -28,8 +29,11 @@ def check_caller(headers: Mapping[str, str], hosts: Collection[str]) -> None:
             "start it with keys, or name its host in ALLOWED_HOSTS."
         )
     origin = headers.get("origin")
-    if origin is not None and origin.partition("://")[2] != host:
-        raise ForbiddenError("Without API keys this server takes no requests from pages of another origin.")
+    if origin is not None and origin.partition("://")[2] != host and origin not in origins:
+        raise ForbiddenError(
+            "Without API keys this server takes no requests from pages of another origin; "
+            "start it with keys, or name the origin in CORS_ORIGINS."
+        )
     if headers.get("content-type", "").partition(";")[0].strip().lower() not in TAKEN:
         raise InvalidRequestError("Send the body as application/json.")
 

@@ -4,25 +4,36 @@ The endpoints read and write their bodies themselves, so that these are the same
 msgspec, which also validates the requests, and are added to FastAPI's document here.
 """
 
+from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from msgspec.json import schema_components
 
+from api import texts
 from api.response_types import (
     ChatCompletion,
     ChatCompletionChunk,
     Completion,
+    Detokenized,
     ErrorEnvelope,
     Health,
     ModelList,
     ModelObject,
     Readiness,
+    RenderedPrompt,
+    Tokenized,
 )
 from api.routes import REQUEST_KINDS
 
-RESPONSES = (ChatCompletion, ChatCompletionChunk, Completion, ErrorEnvelope, Health, ModelList, ModelObject, Readiness)
+RESPONSES = (
+    *(ChatCompletion, ChatCompletionChunk, Completion, ErrorEnvelope, Health, ModelList, ModelObject, Readiness),
+    *(Detokenized, RenderedPrompt, Tokenized),
+)
+REQUESTS: Mapping[str, tuple[type, ...]] = {**{path: (kind,) for path, kind in REQUEST_KINDS.items()}, **texts.REQUESTS}
+"""What a body sent to a path may be."""
 SCHEMAS = "#/components/schemas/"
 DESCRIPTIONS = {
     400: "The request cannot be served as it is",
@@ -74,11 +85,11 @@ def document(app: FastAPI) -> dict[str, Any]:
                 operation["responses"].pop("422", None)  # FastAPI's own; here a fault is a 400
                 if "security" in operation:
                     operation["security"].append({})  # keys are optional
-        for path, kind in REQUEST_KINDS.items():
-            made["paths"][path]["post"]["requestBody"] = {"required": True, "content": _content(kind)}
+        for path, kinds in REQUESTS.items():
+            made["paths"][path]["post"]["requestBody"] = {"required": True, "content": _content(*kinds)}
         made["components"]["schemas"] = {
             **{name: {**schema, "additionalProperties": False} for name, schema in _schemas(*RESPONSES).items()},
-            **{name: _with_null(schema) for name, schema in _schemas(*REQUEST_KINDS.values()).items()},
+            **{name: _with_null(schema) for name, schema in _schemas(*chain(*REQUESTS.values())).items()},
         }
         app.openapi_schema = made
     return app.openapi_schema
@@ -88,8 +99,10 @@ def _reference(kind: type) -> dict[str, str]:
     return {"$ref": SCHEMAS + kind.__name__}
 
 
-def _content(kind: type) -> dict[str, Any]:
-    return {"application/json": {"schema": _reference(kind)}}
+def _content(*kinds: type) -> dict[str, Any]:
+    """Of a body that is one of these."""
+    either = [_reference(kind) for kind in kinds]
+    return {"application/json": {"schema": either[0] if len(either) == 1 else {"anyOf": either}}}
 
 
 def _schemas(*kinds: type) -> dict[str, dict[str, Any]]:

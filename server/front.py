@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import InternalError
-from api.routes import error_response
+from api.routes import canonical_path, error_response
 from engines.errors import LoadError
 from server.access_log import route_of
 from server.answers import send_whole
@@ -35,7 +35,7 @@ class Front:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = uuid.uuid4().hex
-        path = scope["path"].rstrip("/") or "/"
+        path = canonical_path(scope["path"])
         scope = {**scope, "path": path, "state": {**scope.get("state", {}), "request_id": request_id}}
         started = False
 

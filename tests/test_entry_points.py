@@ -336,3 +336,19 @@ def test_readiness_says_what_is_loaded(base_urls: Mapping[str, str]) -> None:
 
 def _shared(answer: httpx2.Response) -> tuple[str | None, ...]:
     return tuple(answer.headers.get(name) for name in ("content-type", "allow", "retry-after", "www-authenticate"))
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_routes_answer_without_their_version_and_texts_become_tokens(base_urls: Mapping[str, str], name: str) -> None:
+    headers = {"authorization": f"Bearer {KEY}"}
+    with httpx2.Client(base_url=base_urls[name], headers=headers, timeout=PATIENCE) as http:
+        assert http.get("/models").json() == http.get("/v1/models").json()
+        assert http.post("/completions", json={"prompt": "the fox", "max_tokens": 1}).status_code == 200
+        tokens = http.post("/tokenize", json={"prompt": "the fox"}).json()["tokens"]
+        assert http.post("/detokenize", json={"tokens": tokens}).json()["content"] == "the fox"
+        prompt = http.post("/apply-template", json={"messages": chat("hello")}).json()["prompt"]
+        assert prompt == "user: hello\nassistant:"
+        refused = http.post("/embeddings", json={"input": "the fox"})
+        assert (refused.status_code, refused.json()["error"]["type"]) == (404, "invalid_request_error")
+    for path in ("/tokenize", "/detokenize", "/apply-template"):
+        assert httpx2.post(f"{base_urls[name]}{path}", json={}, timeout=PATIENCE).status_code == 401

@@ -65,6 +65,45 @@ def test_a_name_that_was_made_to_resolve_here_is_refused(bench: Bench, host: str
     assert bench.client.get("/health", headers={"host": host}).status_code == 200
 
 
+APP = "https://app.example"
+PREFLIGHT = {"origin": APP, "access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+
+
+@pytest.mark.parametrize("keys", [None, ApiKeys(["the-key"])])
+def test_pages_of_a_named_origin_may_call_and_read(llama_directory: Path, keys: ApiKeys | None) -> None:
+    with Bench(llama_directory, keys=keys, cors_origins=(APP,)) as bench:
+        asked = bench.client.options("/v1/completions", headers=PREFLIGHT)
+        assert asked.status_code == 200
+        assert asked.headers["access-control-allow-origin"] == APP
+        assert "authorization" in asked.headers["access-control-allow-headers"]
+        headers = {"origin": APP, "authorization": "Bearer the-key", "content-type": "application/json"}
+        answer = bench.client.post("/v1/completions", content=BODY, headers=headers)
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, APP)
+        assert "server-timing" in answer.headers["access-control-expose-headers"]
+        fault = bench.client.post("/v1/completions", content=b"{", headers=headers)
+        assert (fault.status_code, fault.headers["access-control-allow-origin"]) == (400, APP)
+
+
+def test_pages_of_other_origins_stay_out_beside_a_named_one(llama_directory: Path) -> None:
+    with Bench(llama_directory, cors_origins=(APP,)) as bench:
+        assert bench.client.options("/v1/completions", headers={**PREFLIGHT, "origin": "https://x.example"}).is_error
+        assert status(bench, origin="https://x.example", content_type="application/json") == 403
+        assert status(bench, origin=APP, host="evil.example", content_type="application/json") == 403
+
+
+def test_any_origin_needs_keys(llama_directory: Path) -> None:
+    with Bench(llama_directory, cors_origins=("*",)) as bench:
+        assert status(bench, origin=APP, content_type="application/json") == 403
+    with Bench(llama_directory, keys=ApiKeys(["the-key"]), cors_origins=("*",)) as bench:
+        assert status(bench, origin=APP, authorization="Bearer the-key") == 200
+        assert status(bench, origin=APP) == 401
+
+
+def test_without_named_origins_no_answer_speaks_of_any(bench: Bench) -> None:
+    assert bench.client.options("/v1/completions", headers=PREFLIGHT).is_error
+    assert not [name for name in bench.client.get("/health", headers={"origin": APP}).headers if "allow-" in name]
+
+
 def test_with_keys_the_key_decides(llama_directory: Path) -> None:
     with Bench(llama_directory, keys=ApiKeys(["the-key"])) as bench:
         headers = {"host": "models.example", "origin": "http://page.example", "content_type": "text/plain"}
