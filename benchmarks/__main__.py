@@ -16,6 +16,7 @@ COMMANDS = {
     "roofline": ("benchmarks.roofline.command", "what memory and arithmetic allow here, and how near engines come"),
     "memory": ("benchmarks.memory.command", "what a process holds, and what several on one model share"),
     "fidelity": ("benchmarks.fidelity.command", "perplexity and agreement at each precision, on held-out text"),
+    "compile": ("benchmarks.compiling.command", "what compiling a checkpoint takes: time, memory, disk"),
     "shapes": ("benchmarks.shapes.command", "answers that follow a JSON schema beside free text, and what masks cost"),
     "streaming": ("benchmarks.streaming.command", "time to the first byte of an answer, streamed and whole"),
     "prefix": ("benchmarks.prefix.command", "requests that begin as earlier ones did, with prefix reuse and without"),

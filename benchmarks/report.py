@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.batch import report as batch
 from benchmarks.break_even import report as break_even
 from benchmarks.cold_start import report as cold_start
+from benchmarks.compiling import report as compiling
 from benchmarks.deadlines import report as deadlines
 from benchmarks.distributed_map import report as distributed_map
 from benchmarks.errors import InputError
@@ -37,6 +38,7 @@ REPORTS = {
     "peers": peers,
     "memory": memory,
     "fidelity": fidelity,
+    "compile": compiling,
     "shapes": shapes,
     "streaming": streaming,
     "prefix": prefix,

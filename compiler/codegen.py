@@ -69,6 +69,7 @@ def generate(program: torch.export.ExportedProgram, directory: Path) -> Source:
         "aot_inductor.package_constants_in_so": False,
         "aot_inductor.custom_ops_to_c_shims": ops.C_SHIMS,
         "aot_inductor.output_path": str(directory),
+        "aot_inductor.precompile_headers": False,  # for a compilation by Inductor itself, which never happens
         "cpp.simdlen": 1,
         # Loops between the engine's operators are too short for more than one thread, even in prompts of 512 tokens.
         "cpp.threads": 1,

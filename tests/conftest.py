@@ -4,12 +4,16 @@ import functools
 import os
 from collections.abc import Callable
 from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["POWERTOOLS_METRICS_NAMESPACE"] = "CausalLM"
+# Every g++ of a test, in whatever process, is tests/bin/g++, which compiles nothing twice.
+os.environ["PATH"] = f"{Path(__file__).parent / 'bin'}{os.pathsep}{os.environ['PATH']}"
+os.environ["COMPILATIONS"] = str(Path(__file__).parents[1] / "build" / "compilations" / version("torch"))
 
 import model_loader
 from api.model import Model
