@@ -69,6 +69,7 @@ SERVICE = Service(
     concurrency=SETTINGS.concurrency,
     prefix_cache=SETTINGS.prefix_cache,
     prefix_cache_shared=SETTINGS.prefix_cache_shared,
+    draft_tokens=SETTINGS.prompt_lookup_num_tokens,
     report=record_generation,
 )
 SUBSEGMENT = make_tracer(SETTINGS.tracing)

@@ -52,6 +52,8 @@ class Settings:
     """PREFIX_CACHE: percent of the memory for keys and values that may hold what earlier requests have read."""
     prefix_cache_shared: bool = False
     """PREFIX_CACHE_SHARED: callers with different API keys use what the others' requests have read."""
+    prompt_lookup_num_tokens: int = 31
+    """PROMPT_LOOKUP_NUM_TOKENS: most tokens guessed for a pass where a request does not say; 0 guesses none."""
     host: str = "127.0.0.1"
     """HOST: server only, `python -m server`: address to listen on; 0.0.0.0 in a container."""
     allowed_hosts: tuple[str, ...] = ()
@@ -101,6 +103,7 @@ class Settings:
             api_keys_max_age=_seconds(env, "API_KEYS_MAX_AGE", default.api_keys_max_age),
             prefix_cache=_whole(env, "PREFIX_CACHE", default.prefix_cache, most=100),
             prefix_cache_shared=_choice(env, "PREFIX_CACHE_SHARED", ("false", "true")) == "true",
+            prompt_lookup_num_tokens=_whole(env, "PROMPT_LOOKUP_NUM_TOKENS", default.prompt_lookup_num_tokens, most=31),
             host=env.get("HOST") or default.host,
             allowed_hosts=tuple(name.lower() for name in _several(env, "ALLOWED_HOSTS")),
             cors_origins=_several(env, "CORS_ORIGINS"),

@@ -12,7 +12,7 @@ import numpy as np
 from api.chat import ChatTemplate
 from api.errors import InvalidRequestError
 from api.model import Model
-from api.schema import ChatRequest, CompletionRequest, Message
+from api.schema import ChatRequest, CompletionRequest, Message, TextPart
 from engines.base import TokenIds
 
 DEFAULT_COMPLETION_TOKENS = 16
@@ -139,11 +139,15 @@ def _continued(
 
 def _plain(message: Message) -> dict[str, Any]:
     """A message as chat templates know it: plain text, and OpenAI's `developer` by its older name."""
-    content = message.content
-    text = content if isinstance(content, str) else "".join(part.text for part in content)
-    plain = {"role": "system" if message.role == "developer" else message.role, "content": text}
+    role = "system" if message.role == "developer" else message.role
+    plain = {"role": role, "content": plain_text(message.content)}
     optional = {"name": message.name, "reasoning_content": message.reasoning_content}
     return plain | {name: value for name, value in optional.items() if value is not None}
+
+
+def plain_text(content: str | list[TextPart]) -> str:
+    """The text of a content that may come in parts."""
+    return content if isinstance(content, str) else "".join(part.text for part in content)
 
 
 def _encode(model: Model, text: str, *, param: str, add_special_tokens: bool = True) -> TokenIds:

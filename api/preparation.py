@@ -8,7 +8,7 @@ import time
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
-from api.asked import Asked, of_chat, of_completion, too_long
+from api.asked import Asked, of_chat, of_completion, plain_text, too_long
 from api.errors import InvalidRequestError, NotFoundError
 from api.model import Model
 from api.schema import ChatRequest, CompletionRequest
@@ -45,12 +45,18 @@ class PreparedRequest:
 
 
 def prepare(
-    request: CompletionRequest | ChatRequest, model: Model, max_tokens: int, max_choices: int, scope: Hashable
+    request: CompletionRequest | ChatRequest,
+    model: Model,
+    max_tokens: int,
+    max_choices: int,
+    scope: Hashable,
+    draft_tokens: int,
 ) -> PreparedRequest:
     """Check and encode. Raises InvalidRequestError or NotFoundError with one sentence for the caller.
 
     `max_tokens` is the most completion tokens that one choice may have, `max_choices` the most choices: prompts times
-    `n`, `scope` who shares what the request has read.
+    `n`, `scope` who shares what the request has read, `draft_tokens` the most tokens of a draft where the request does
+    not say.
     """
     received = time.monotonic()
     check_model(request.model, model)
@@ -59,6 +65,10 @@ def prepare(
     asked = of_chat(request, model) if isinstance(request, ChatRequest) else of_completion(request, model, max_choices)
     granted = _granted_tokens(asked, model, max_tokens)
     params = _params(request, asked, model, granted)
+    if model.engine.pool is not None:  # else a pass of another length would round otherwise
+        wanted = request.prompt_lookup_num_tokens
+        most = draft_tokens if wanted is None else wanted
+        params = replace(params, most_drafted=most, prediction=_prediction(request, model))
     seed = params.sampling.seed
     choices = [
         Choice(
@@ -112,6 +122,20 @@ def _params(request: CompletionRequest | ChatRequest, asked: Asked, model: Model
         sampling=_sampling(request, model),
         grammar=compiled_shape(request, model.grammars),
     )
+
+
+def _prediction(request: CompletionRequest | ChatRequest, model: Model) -> TokenIds | None:
+    """The ids of the text that the caller expects."""
+    if request.prediction is None:
+        return None
+    text = plain_text(request.prediction.content)
+    if model.tokenizer.exceeds(text, model.engine.context_length):
+        raise InvalidRequestError(
+            f"'prediction' is more than {model.engine.context_length} tokens long, which is all that this model's "
+            f"context holds; send what the answer is expected to begin with.",
+            param="prediction",
+        )
+    return model.tokenizer.encode(text, add_special_tokens=False)
 
 
 def _sampling(request: CompletionRequest | ChatRequest, model: Model) -> SamplingParams:

@@ -87,7 +87,11 @@ class Reply:
             "completion_tokens": completion,
             "total_tokens": prompt + completion,
             "prompt_tokens_details": {"cached_tokens": self._cached_tokens()},
-            "completion_tokens_details": {"reasoning_tokens": 0},
+            "completion_tokens_details": {
+                "reasoning_tokens": 0,
+                "accepted_prediction_tokens": sum(sequence.accepted_tokens for sequence in self._numbers),
+                "rejected_prediction_tokens": sum(sequence.rejected_tokens for sequence in self._numbers),
+            },
         }
 
     def _cached_tokens(self) -> int:

@@ -85,6 +85,10 @@ class PromptTokensDetails(TypedDict):
 
 class CompletionTokensDetails(TypedDict):
     reasoning_tokens: int
+    accepted_prediction_tokens: int
+    """Tokens of drafts that came, predicted by the caller or looked up in the prompt and the answer itself."""
+    rejected_prediction_tokens: int
+    """The others; unlike OpenAI's they are not in `completion_tokens`."""
 
 
 class Usage(TypedDict):

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta, Struct, ValidationError, convert, inspect
 
 from api.errors import InvalidRequestError
+from generation.drafting import MOST_DRAFTED
 
 MAX_STOPS = 16
 """Most stop strings of a request. OpenAI takes four; evaluation harnesses send more."""
@@ -32,6 +33,7 @@ _Label = Annotated[str, Meta(max_length=256)]
 """A caller's own name for something."""
 
 
+_DRAFTS = "Most tokens that are guessed at a time and tried in one pass; 0 guesses none. The text is the same."
 _KEEPS_APART = "Only requests with the same one use what one of them has read."
 
 
@@ -64,6 +66,20 @@ class StructuredOutputs(Strict, frozen=True):
     grammar: Annotated[str, Meta(description="A Lark grammar, whose first rule is `start`.")] | None = None
 
 
+class TextPart(Strict, frozen=True):
+    type: Literal["text"]
+    text: str
+    cache_control: dict[str, Any] = {}
+    """Without effect."""
+
+
+class Prediction(Strict, frozen=True):
+    """What the caller expects the answer to be."""
+
+    type: Literal["content"]
+    content: str | list[TextPart]
+
+
 class _Sampling(Strict, frozen=True, kw_only=True):
     """What both kinds of request can say about how to generate."""
 
@@ -87,6 +103,8 @@ class _Sampling(Strict, frozen=True, kw_only=True):
     cache_salt: Annotated[_Label, Meta(description=_KEEPS_APART)] | None = None
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
+    prediction: Prediction | None = None
+    prompt_lookup_num_tokens: Annotated[int, Meta(ge=0, le=MOST_DRAFTED, description=_DRAFTS)] | None = None
     # Without effect:
     best_of: Literal[1] = 1
     metadata: dict[str, Any] = {}
@@ -112,13 +130,6 @@ class CompletionRequest(_Sampling, frozen=True, kw_only=True):
         # msgspec takes only one kind of list in a union, so that the three are one above.
         if isinstance(self.prompt, list) and len(set(map(type, self.prompt))) > 1:
             raise _must_be(SHAPES["prompt"], "prompt")
-
-
-class TextPart(Strict, frozen=True):
-    type: Literal["text"]
-    text: str
-    cache_control: dict[str, Any] = {}
-    """Without effect."""
 
 
 class Message(Strict, frozen=True):
@@ -160,6 +171,7 @@ OBJECTS: dict[str, type[Strict]] = {
     "response_format": ResponseFormat,
     "json_schema": JsonSchemaFormat,
     "structured_outputs": StructuredOutputs,
+    "prediction": Prediction,
 }
 """The fields that hold an object, and of which kind."""
 LISTS: dict[str, type[Strict]] = {"messages": Message, "content": TextPart}
@@ -180,7 +192,7 @@ SHAPES = {
 """What to say of fields, whatever is wrong within them, that are more than one value."""
 _Field = tuple[type[Strict], str, str]
 """A field's owner, name and path."""
-PRIVATE = ("prompt", "messages", "cache_salt", "content", "tokens")
+PRIVATE = ("prompt", "messages", "cache_salt", "content", "tokens", "prediction")
 """Fields whose values no message repeats: the runtime client logs the message of a direct invocation's error."""
 
 

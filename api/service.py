@@ -18,6 +18,7 @@ from api.responses import wording_of
 from api.schema import ChatRequest, CompletionRequest
 from engines.base import PAGE_TOKENS
 from generation.deadline import Deadline
+from generation.drafting import MOST_DRAFTED
 from generation.pace import Pace
 from generation.prefix_cache import PrefixCache
 from generation.scheduler import Scheduler
@@ -38,13 +39,15 @@ class Service:
         concurrency: int = 16,
         prefix_cache: int = 50,
         prefix_cache_shared: bool = False,
+        draft_tokens: int = MOST_DRAFTED,
         report: Callable[[Usage, Timings], None] | None = None,
     ) -> None:
         """`max_tokens` and `max_choices` cap what one request may ask for; 0 tokens leave it to the context.
 
         `concurrency` is the most sequences that share a forward pass. Of the memory for keys and values
         `prefix_cache` percent may hold what earlier requests have read, for later ones of the same caller, or of any
-        caller with `prefix_cache_shared`. `report` is called at the end of every reply, also of one that was given up.
+        caller with `prefix_cache_shared`. Up to `draft_tokens` tokens are guessed for a pass where a request does not
+        say. `report` is called at the end of every reply, also of one that was given up.
         """
         self.model = model
         self._report = report
@@ -54,6 +57,7 @@ class Service:
         pages = model.engine.total_tokens // PAGE_TOKENS
         self._prefixes = PrefixCache(model.engine, most=pages * prefix_cache // 100)
         self._prefix_cache_shared = prefix_cache_shared
+        self._draft_tokens = draft_tokens
         self._pace = Pace(model.load_ms.get("warm_up_ms", 0.0) / 1000)
         self._cold = True
         self._cold_lock = threading.Lock()
@@ -68,7 +72,7 @@ class Service:
         `caller` is who sent it, by the API key, None where there are no keys.
         """
         scope = (None if self._prefix_cache_shared else caller, request.prompt_cache_key, request.cache_salt)
-        return prepare(request, self.model, self._max_tokens, self._max_choices, scope)
+        return prepare(request, self.model, self._max_tokens, self._max_choices, scope, self._draft_tokens)
 
     def begin(self, prepared: PreparedRequest, deadline: Deadline | None = None) -> Reply:
         """The reply to a request, which somebody has to drive."""

@@ -51,6 +51,9 @@ def record_generation(usage: Usage, timings: Timings) -> None:
     metrics.add_metric("prompt_tokens", MetricUnit.Count, usage["prompt_tokens"])
     metrics.add_metric("completion_tokens", MetricUnit.Count, usage["completion_tokens"])
     metrics.add_metric("cached_tokens", MetricUnit.Count, timings["cached_tokens"])
+    details = usage["completion_tokens_details"]
+    metrics.add_metric("accepted_prediction_tokens", MetricUnit.Count, details["accepted_prediction_tokens"])
+    metrics.add_metric("rejected_prediction_tokens", MetricUnit.Count, details["rejected_prediction_tokens"])
     for name in ("queue_ms", "prefill_ms", "decode_ms", "total_ms"):
         metrics.add_metric(name, MetricUnit.Milliseconds, timings[name])
     if timings["time_to_first_token_ms"] is not None:

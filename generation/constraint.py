@@ -98,6 +98,11 @@ class Constraint:
         self._check()
         return forced[:taken]
 
+    def possible(self, draft: list[int]) -> list[int]:
+        """As much of the beginning of `draft` as could come."""
+        ahead = self._matcher.deep_copy()  # which may run into its bounds where the text itself never does
+        return draft[: ahead.validate_tokens(draft)]
+
     @property
     def is_complete(self) -> bool:
         """Whether nothing can come any more but the end."""

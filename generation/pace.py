@@ -46,9 +46,9 @@ class Pace:
         if self.row is not None:
             self.row = max(self._fastest_row, FADING * self.row)
 
-    def decodes_by(self, deadline: float, now: float) -> bool:
-        """Whether one more pass without prompts ends before `deadline` with time to answer."""
-        return now + CAUTION * self.step <= deadline - ANSWER_SECONDS
+    def decodes_by(self, deadline: float, now: float, cost: float = 1.0) -> bool:
+        """Whether one more pass without prompts, of `cost` such passes, ends before `deadline` with time to answer."""
+        return now + CAUTION * cost * self.step <= deadline - ANSWER_SECONDS
 
     def reads_by(self, deadline: float, now: float, rows: int, passes: int) -> bool:
         """Whether `rows` tokens of prompts can be read in `passes` passes before `deadline` with time to answer.

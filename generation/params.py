@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from engines.base import TokenIds
 from generation.constraint import CompiledGrammar
 from generation.sampling import SamplingParams
 
@@ -22,3 +23,7 @@ class GenerationParams:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     grammar: CompiledGrammar | None = None
     """What the text must follow. It ends where that is complete, and at a stop string only where it may end."""
+    most_drafted: int = 0
+    """Most tokens of a draft, which make the text no other, only sooner there; 0 drafts nothing."""
+    prediction: TokenIds | None = None
+    """`[P]`, what the caller expects the text to be, for drafts."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engines.base import PAGE_TOKENS, Engine, Logits, OutOfPagesError, Step
+from generation.drafting import pass_cost, shared_out
 from generation.pace import Pace
 from generation.prefix_cache import PrefixCache
 from generation.sequence import Piece, Sequence
@@ -124,15 +125,19 @@ class Scheduler:
         now = time.monotonic()
         if self._waiting:
             self._admit(now, outcomes)
+        drafts = True
         while True:
-            steps = self._plan(now, outcomes)
+            steps = self._plan(now, outcomes, drafts)
             if outcomes or not steps:
                 return outcomes  # what is known already need not wait for a pass
             try:
                 self._run(steps, now, outcomes)
                 return outcomes
             except OutOfPagesError as error:
-                self._make_room(steps, error, outcomes)
+                if drafts:
+                    drafts = False  # nobody gives pages back for a guess
+                else:
+                    self._make_room(steps, error, outcomes)
 
     def _admit(self, now: float, outcomes: list[Outcome]) -> None:
         """Let waiting sequences run, first come first served, as far as places and pages go."""
@@ -216,9 +221,9 @@ class Scheduler:
         passes = -(-rows // self.engine.max_rows)
         return self._pace.reads_by(deadline, now, rows, passes)
 
-    def _plan(self, now: float, outcomes: list[Outcome]) -> list[tuple[_Entry, Step]]:
-        """The next pass. Ends those running sequences whose time does not suffice for it."""
-        steps: list[tuple[_Entry, Step]] = []
+    def _plan(self, now: float, outcomes: list[Outcome], drafts: bool) -> list[tuple[_Entry, Step]]:
+        """The next pass, with `drafts` or without. Ends those running sequences whose time does not suffice for it."""
+        decoding: list[_Entry] = []
         readers: list[_Entry] = []
         rows: int | None = None
         fed = 0
@@ -228,16 +233,35 @@ class Scheduler:
                 readers.append(entry)
             elif not self._decodes_by(sequence, now):
                 self._finish(entry, sequence.end("deadline"), outcomes)
-            elif not steps or fed + sequence.unread <= self.engine.max_rows:  # else it waits for the next pass
-                step = sequence.next_step(self.engine.max_rows)
-                fed += len(step.ids)
-                steps.append((entry, step))
+            elif not decoding or fed + sequence.unread <= self.engine.max_rows:  # else it waits for the next pass
+                fed += min(sequence.unread, self.engine.max_rows)
+                decoding.append(entry)
                 rows = _least(rows, self._pace.rows_by(sequence.deadline.at, now))
+        drafted = self._drafted([entry.sequence for entry in decoding], fed, now) if drafts else [0] * len(decoding)
+        steps = [
+            (entry, entry.sequence.next_step(self.engine.max_rows, count))
+            for entry, count in zip(decoding, drafted, strict=True)
+        ]
+        fed += sum(drafted)
         if readers:
             budget = PROMPT_ROWS_BESIDE_DECODING if steps else self.engine.max_rows
             budget = min(budget, self.engine.max_rows - fed, budget if rows is None else rows)
             self._plan_reading(readers, budget, now, steps, outcomes)
         return steps
+
+    def _drafted(self, decoding: list[Sequence], fed: int, now: float) -> list[int]:
+        """How many tokens of its draft each of these tries in a pass of `fed` rows without them."""
+        chances = [sequence.look_up() for sequence in decoding]
+        if not any(chances):
+            return [0] * len(decoding)
+        dtype = self.engine.dtype
+        counts = shared_out(fed, chances, dtype)
+        rows = fed + sum(counts)
+        cost = pass_cost(rows, dtype) / pass_cost(fed, dtype)
+        soonest = min(sequence.deadline.at for sequence in decoding)
+        if rows > self.engine.max_rows or not self._pace.decodes_by(soonest, now, cost):
+            return [0] * len(decoding)
+        return counts
 
     def _decodes_by(self, sequence: Sequence, now: float) -> bool:
         """Whether its latest tokens, the forced ones included, are fed before its deadline."""
@@ -282,10 +306,13 @@ class Scheduler:
 
     def _run(self, planned: list[tuple[_Entry, Step]], now: float, outcomes: list[Outcome]) -> None:
         steps = [step for _, step in planned]
-        prompt_rows = sum(len(step.ids) for step in steps if len(step.ids) > 1)
+        known = [len(step.ids) - entry.sequence.drafted for entry, step in planned]
+        prompt_rows = sum(count for count in known if count > 1)
         results = self._forward(steps)
         after = time.monotonic()
-        self._pace.observe(prompt_rows, after - now)
+        rows, fed = sum(known), sum(len(step.ids) for step in steps)
+        cost = pass_cost(fed, self.engine.dtype) / pass_cost(rows, self.engine.dtype) if fed > rows else 1.0
+        self._pace.observe(prompt_rows, (after - now) / cost)
         for (entry, _), result in zip(planned, results, strict=True):
             if isinstance(result, Exception):
                 self._finish(entry, result, outcomes)

@@ -15,6 +15,7 @@ import numpy as np
 from engines.base import KVCache, Logits, Step, TokenIds
 from generation.constraint import MOST_FORCED
 from generation.deadline import Deadline
+from generation.drafting import MOST_DRAFTED, Drafter
 from generation.params import GenerationParams
 from generation.sampling import History, adjust, log_softmax, sample
 from generation.stopping import StopMatcher
@@ -79,6 +80,12 @@ class Sequence:
         self.completion_tokens = 0
         self.cached_tokens = 0
         """Of its prompt: those it did not read, because others had."""
+        self.drafted = 0
+        """Tokens of its draft in the step that it was asked for last."""
+        self.accepted_tokens = 0
+        """Of all its drafts: those that came, each without a pass of its own."""
+        self.rejected_tokens = 0
+        """And the others."""
         self.begun_at: float | None = None
         """`time.monotonic()` when it first ran, None while it waits."""
         self.first_token_at: float | None = None
@@ -101,6 +108,9 @@ class Sequence:
         """Those of them whose log-probabilities are wanted and not known yet: their text waits for these."""
         self._described: list[Token] = []
         """Those whose text is next."""
+        self._drafter: Drafter | None = None
+        self._draft: list[int] = []
+        """What may follow, as last looked up."""
         self._stops = StopMatcher(params.stop, None if grammar is None else grammar.accepts)
         self._arrived = self._released = 0  # characters
         self._pending: list[Token] = []
@@ -133,31 +143,66 @@ class Sequence:
         """Whether it ends without any forward pass: no token and no log-probability was asked for."""
         return self.params.max_tokens == 0 and not self.params.prompt_logprobs
 
-    def next_step(self, most: int) -> Step:
-        """The next ids to feed, at most `most`, and how many rows of logits `accept` will want."""
+    def look_up(self) -> list[float]:
+        """Look up a draft of what follows. How likely each of its tokens is to come with all before it."""
+        most = min(self.params.most_drafted, MOST_DRAFTED, self.params.max_tokens - self._made - 1)
+        if most <= 0:
+            return []
+        if self._drafter is None:
+            self._drafter = Drafter(self._ids[: self.prompt_length], self.params.prediction)
+            for token in self._ids[self.prompt_length : self._length].tolist():
+                self._drafter.add(token)
+        self._draft, chances = self._drafter.draft(most)
+        if self._constraint is not None and self._draft:
+            self._draft = self._constraint.possible(self._draft)
+        return chances[: len(self._draft)]
+
+    def next_step(self, most: int, drafted: int = 0) -> Step:
+        """The next ids to feed, at most `most`, and how many rows of logits `accept` will want.
+
+        They end with the first `drafted` tokens of its draft, where all ids before those are fed as well.
+        """
         assert self.cache is not None
+        self.drafted = drafted
+        if drafted:
+            self._ids[self._length : self._length + drafted] = self._draft[:drafted]
         start = self.cache.length
         if self._describes_prompt:
             most = min(most, PROMPT_LOGITS_ROWS)
             first_row = len(self._prompt_tokens) - 1
         else:
             first_row = self._length - 1 - len(self._undescribed)
-        end = min(start + most, self._length)
+        end = min(start + most, self._length + drafted)
         return Step(self._ids[start:end], self.cache, max(0, end - max(start, first_row)))
 
     def accept(self, rows: Logits) -> Piece | None:
-        """Take the logits `[last, V]` of the step that was fed. What became final, None while the prompt is read."""
-        read = self.unread == 0
-        if self._describes_prompt:
-            for row in rows[: self.prompt_length - len(self._prompt_tokens)]:
-                following = int(self._ids[len(self._prompt_tokens)])
-                self._prompt_tokens.append(_describe(following, row, self.params.logprobs or 0))
-        elif self._undescribed:
-            for row in rows[: len(rows) - read]:
-                self._described.append(_describe(self._undescribed.popleft(), row, self.params.logprobs or 0))
-        if not read:
-            return None
-        return self.end("length") if self.params.max_tokens == 0 else self._go_on(rows[-1])
+        """Take the logits `[last, V]` of the step that was fed. What became final, None while the prompt is read.
+
+        The cache then holds nothing of a draft but what came.
+        """
+        assert self.cache is not None
+        tried = self._length
+        fed = self._ids[tried : self.cache.length].tolist()
+        place = self.cache.length - len(rows)
+        pieces: list[Piece] = []
+        for row in rows:
+            place += 1
+            if place < self.prompt_length:
+                self._prompt_tokens.append(_describe(int(self._ids[place]), row, self.params.logprobs or 0))
+            elif place < self._length:
+                if self._undescribed:
+                    self._described.append(_describe(self._undescribed.popleft(), row, self.params.logprobs or 0))
+            else:
+                pieces.append(self.end("length") if self.params.max_tokens == 0 else self._go_on(row))
+                if pieces[-1].finish_reason is not None:
+                    break
+            if tried <= place < self.cache.length and fed[place - tried] != self._ids[place]:
+                break
+        if fed:
+            self.cache.truncate(place)
+            self.accepted_tokens += place - tried
+            self.rejected_tokens += tried + len(fed) - place
+        return _joined(pieces) if pieces else None
 
     def end(self, reason: FinishReason) -> Piece:
         """The last piece, for a completion that ends without another token."""
@@ -226,6 +271,8 @@ class Sequence:
 
     def _append(self, token: int) -> None:
         self._history.add(token)
+        if self._drafter is not None:
+            self._drafter.add(token)
         self._ids[self._length] = token
         self._length += 1
 
@@ -298,6 +345,14 @@ class Sequence:
             self._prompt_tokens[number] = replace(token, offset=self._arrived)
             self._arrived += len(text_of.add(token.id))
         self._released = self._arrived
+
+
+def _joined(pieces: list[Piece]) -> Piece:
+    """Pieces that follow each other, as one."""
+    if len(pieces) == 1:
+        return pieces[0]
+    text = "".join(piece.text for piece in pieces)
+    return replace(pieces[-1], text=text, tokens=tuple(token for piece in pieces for token in piece.tokens))
 
 
 def _describe(token: int, logits: Logits, count: int) -> Token:

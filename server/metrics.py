@@ -21,6 +21,7 @@ SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 """Upper bounds of the histograms' buckets."""
 
 
+DRAFTED = ("accepted_prediction_tokens", "rejected_prediction_tokens")
 SEQUENCES = (1, 2, 4, 8, 16, 32, 64, 128)
 LOOK_SECONDS = 1.0
 """How often a busy engine is asked for its pages, which can take longer than a fast network's token."""
@@ -37,7 +38,7 @@ class Metrics:
         self.disconnects = Counter(f"{PREFIX}disconnects", "Clients gone before their answer", registry=registry)
         self._tokens = {
             name: Counter(f"{PREFIX}{name}", f"{name.replace('_', ' ').capitalize()}", registry=registry)
-            for name in ("prompt_tokens", "cached_tokens", "completion_tokens")
+            for name in ("prompt_tokens", "cached_tokens", "completion_tokens", *DRAFTED)
         }
         self._spans = {
             name: Histogram(
@@ -93,6 +94,9 @@ class Metrics:
         self._tokens["prompt_tokens"].inc(usage["prompt_tokens"])
         self._tokens["cached_tokens"].inc(timings["cached_tokens"])
         self._tokens["completion_tokens"].inc(usage["completion_tokens"])
+        details = usage["completion_tokens_details"]
+        self._tokens["accepted_prediction_tokens"].inc(details["accepted_prediction_tokens"])
+        self._tokens["rejected_prediction_tokens"].inc(details["rejected_prediction_tokens"])
         self._spans["queue"].observe(timings["queue_ms"] / 1000)
         self._spans["prefill"].observe(timings["prefill_ms"] / 1000)
         self._spans["decode"].observe(timings["decode_ms"] / 1000)

@@ -54,6 +54,7 @@ class Serving:
             concurrency=settings.concurrency,
             prefix_cache=settings.prefix_cache,
             prefix_cache_shared=settings.prefix_cache_shared,
+            draft_tokens=settings.prompt_lookup_num_tokens,
             report=self.metrics.record_generation,
         )
         self.admission = Admission(settings.concurrency, settings.queue_length, watch=self.metrics.admitted.set)

@@ -326,6 +326,8 @@ def test_a_generation_s_metrics_are_those_of_its_answer(function: Function) -> N
     names = {"queue_ms", "prefill_ms", "decode_ms", "total_ms", "time_to_first_token_ms", "tokens_per_second"}
     expected = {name: timings[name] for name in (*names, "cached_tokens")}
     expected |= {name: usage[name] for name in ("prompt_tokens", "completion_tokens")}
+    tried = ("accepted_prediction_tokens", "rejected_prediction_tokens")
+    expected |= {name: usage["completion_tokens_details"][name] for name in tried}
     assert metrics(reply) == expected
 
 

@@ -285,7 +285,11 @@ def test_usage_counts_every_prompt_once_and_every_choice(service: Service) -> No
         "completion_tokens": 24,
         "total_tokens": 28,
         "prompt_tokens_details": {"cached_tokens": 0},
-        "completion_tokens_details": {"reasoning_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
     }
 
 

@@ -34,6 +34,7 @@ def answer_here(source: str, target: str) -> int:
         max_choices=settings.max_choices,
         concurrency=settings.concurrency,
         prefix_cache=settings.prefix_cache,
+        draft_tokens=settings.prompt_lookup_num_tokens,
     )
     try:
         tally = answer_file(Path(source), Path(target), service, lines)
