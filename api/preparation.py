@@ -128,14 +128,16 @@ def _prediction(request: CompletionRequest | ChatRequest, model: Model) -> Token
     """The ids of the text that the caller expects."""
     if request.prediction is None:
         return None
-    text = plain_text(request.prediction.content)
-    if model.tokenizer.exceeds(text, model.engine.context_length):
-        raise InvalidRequestError(
-            f"'prediction' is more than {model.engine.context_length} tokens long, which is all that this model's "
-            f"context holds; send what the answer is expected to begin with.",
-            param="prediction",
-        )
-    return model.tokenizer.encode(text, add_special_tokens=False)
+    text, most = plain_text(request.prediction.content), model.engine.context_length
+    if not model.tokenizer.exceeds(text, most):
+        ids = model.tokenizer.encode(text, add_special_tokens=False)
+        if len(ids) <= most:
+            return ids
+    raise InvalidRequestError(
+        f"'prediction' is longer than the {most} tokens that this model's context holds; "
+        f"send what the answer is expected to begin with.",
+        param="prediction",
+    )
 
 
 def _sampling(request: CompletionRequest | ChatRequest, model: Model) -> SamplingParams:

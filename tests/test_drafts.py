@@ -76,7 +76,7 @@ def grammars(tokenizer: Tokenizer) -> Grammars:
     return Grammars(tokenizer, VOCAB, {EOS})
 
 
-@pytest.fixture(scope="module", params=["none", "int8", "int4"])
+@pytest.fixture(scope="module", params=["none", "int8", pytest.param("int4", marks=pytest.mark.slow)])
 def compiled_model(
     request: pytest.FixtureRequest, llama_directory: Path, compiled: Callable[..., Path]
 ) -> compiled_engine.CompiledEngine:

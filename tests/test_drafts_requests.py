@@ -1,5 +1,6 @@
 """Requests say what is guessed for them, and answers how many guesses came true."""
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +19,7 @@ from api.service import Service
 from generation.drafting import MOST_DRAFTED
 from model_loader import load_model
 from server.serving import Serving
-from settings import Settings
+from settings import ROOT, Settings
 from tests.deterministic_engine import CHAT_TEMPLATE
 from tests.running_server import PATIENCE, served
 
@@ -114,7 +115,7 @@ def test_an_engine_whose_passes_round_differently_guesses_nothing(llama: Model) 
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
-        ({"prompt_lookup_num_tokens": 32}, "'prompt_lookup_num_tokens' must be an integer between 0 and 31, not 32."),
+        ({"prompt_lookup_num_tokens": 32}, "'prompt_lookup_num_tokens' must be an integer between 0 and 31."),
         ({"prediction": "fox"}, "'prediction' must be an object"),
         ({"prediction": {"type": "text", "content": "x"}}, "'prediction.type' must be 'content'."),
         ({"prediction": {"type": "content"}}, "'prediction.content' is required."),
@@ -122,12 +123,18 @@ def test_an_engine_whose_passes_round_differently_guesses_nothing(llama: Model) 
             {"prediction": expected("fox ") | {"content": 3}},
             "'prediction.content' must be a string or a list of text parts",
         ),
-        ({"prediction": expected("fox " * 700)}, "'prediction' is more than 640 tokens long"),
+        ({"prediction": expected("fox " * 700)}, "'prediction' is longer than the 640 tokens"),
     ],
 )
 def test_what_cannot_be_a_prediction_is_refused(service: Service, body: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InvalidRequestError, match=re.escape(sentence)):
         ask(service, **body)
+
+
+def test_the_document_s_request_is_answered(service: Service) -> None:
+    document = (ROOT / "docs" / "drafts.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```json\n(.*?)```", document, re.DOTALL)
+    assert ask(service, **json.loads(example))["usage"]["completion_tokens"] == 40
 
 
 def test_the_server_counts_guesses(model: Model) -> None:
