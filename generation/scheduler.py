@@ -237,7 +237,11 @@ class Scheduler:
                 fed += min(sequence.unread, self.engine.max_rows)
                 decoding.append(entry)
                 rows = _least(rows, self._pace.rows_by(sequence.deadline.at, now))
-        drafted = self._drafted([entry.sequence for entry in decoding], fed, now) if drafts else [0] * len(decoding)
+        drafted = (
+            self._drafted([entry.sequence for entry in decoding], fed, now)
+            if drafts and not readers
+            else [0] * len(decoding)
+        )
         steps = [
             (entry, entry.sequence.next_step(self.engine.max_rows, count))
             for entry, count in zip(decoding, drafted, strict=True)
