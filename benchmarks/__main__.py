@@ -18,6 +18,7 @@ COMMANDS = {
     "fidelity": ("benchmarks.fidelity.command", "perplexity and agreement at each precision, on held-out text"),
     "compile": ("benchmarks.compiling.command", "what compiling a checkpoint takes: time, memory, disk"),
     "shapes": ("benchmarks.shapes.command", "answers that follow a JSON schema beside free text, and what masks cost"),
+    "drafts": ("benchmarks.drafts.command", "answers that copy and answers that do not, with drafts and without"),
     "streaming": ("benchmarks.streaming.command", "time to the first byte of an answer, streamed and whole"),
     "prefix": ("benchmarks.prefix.command", "requests that begin as earlier ones did, with prefix reuse and without"),
     "deadlines": ("benchmarks.deadlines.command", "answers when little of an invocation is left, quiet and busy"),

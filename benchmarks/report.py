@@ -14,6 +14,7 @@ from benchmarks.cold_start import report as cold_start
 from benchmarks.compiling import report as compiling
 from benchmarks.deadlines import report as deadlines
 from benchmarks.distributed_map import report as distributed_map
+from benchmarks.drafts import report as drafts
 from benchmarks.errors import InputError
 from benchmarks.fidelity import report as fidelity
 from benchmarks.load import report as load
@@ -40,6 +41,7 @@ REPORTS = {
     "fidelity": fidelity,
     "compile": compiling,
     "shapes": shapes,
+    "drafts": drafts,
     "streaming": streaming,
     "prefix": prefix,
     "deadlines": deadlines,

@@ -1,0 +1,1 @@
+"""What drafts save where answers copy, and cost where they do not."""
