@@ -27,6 +27,7 @@ from generation.sequence import Sequence as TokenSequence
 from generation.tokenizer import Tokenizer
 from tests.deterministic_engine import STEP, DeterministicEngine, HistoryCache, read_tokenizer
 
+TWENTY = np.arange(10, 30)
 VOCAB = 320
 EOS = 7
 GRAMMARS = [
@@ -259,12 +260,12 @@ def test_a_lone_certain_draft_is_long_and_many_sequences_leave_no_room_for_doubt
     assert shared_out(16, [[0.7] * 31] * 16, "int8") == [0] * 16
 
 
-def predicted(engine: Engine, tokenizer: Tokenizer, max_tokens: int = 60, **params: Any) -> Wanted:
-    """Greedy text, of which the prediction is right."""
-    greedy = GenerationParams(max_tokens=max_tokens, sampling=SamplingParams(temperature=0.0, seed=1), **params)
-    wanted = Wanted(np.arange(10, 30), greedy)
+def predicted(engine: Engine, tokenizer: Tokenizer, prompt: TokenIds = TWENTY) -> Wanted:
+    """60 tokens of greedy text, of which the prediction is right."""
+    greedy = GenerationParams(max_tokens=60, sampling=SamplingParams(temperature=0.0))
+    wanted = Wanted(prompt, greedy)
     _, sequence = alone(engine, tokenizer, wanted)
-    return replace(wanted, params=replace(greedy, most_drafted=31, prediction=sequence.ids[20:].copy()))
+    return replace(wanted, params=replace(greedy, most_drafted=31, prediction=sequence.ids[len(prompt) :].copy()))
 
 
 def test_a_right_prediction_saves_most_passes_and_is_counted(tokenizer: Tokenizer) -> None:
@@ -316,19 +317,20 @@ def test_a_draft_takes_no_page_that_something_else_needs(tokenizer: Tokenizer) -
 
 def test_a_draft_is_not_tried_where_the_longer_pass_might_miss_the_deadline(tokenizer: Tokenizer) -> None:
     engine = DeterministicEngine()
-    wanted = predicted(engine, tokenizer)
+    wanted = predicted(engine, tokenizer, prompt=np.array([10]))
     drafted = {}
-    for seconds in (3.0, 300.0):
+    for seconds in (2.2, 300.0):
         scheduler = Scheduler(engine, Pace(first_pass=1.0), 1)
         deadline = Deadline(time.monotonic() + ANSWER_SECONDS + seconds)
         sequence = TokenSequence(tokenizer, wanted.prompt, wanted.params, deadline)
         scheduler.add(sequence)
+        scheduler.step()  # the next one is expected to take 0.9 s, and counted twice
         scheduler.step()
-        scheduler.step()
+        assert (sequence.finish_reason, sequence.completion_tokens) == (None, 2 + sequence.accepted_tokens)
         drafted[seconds] = sequence.drafted
         scheduler.cancel(sequence)
-    assert drafted[3.0] == 0
-    assert drafted[300.0] > 0
+    assert drafted[2.2] == 0
+    assert drafted[300.0] > 1
 
 
 def test_passes_with_drafts_are_told_apart_from_passes_that_read(tokenizer: Tokenizer) -> None:
@@ -342,3 +344,30 @@ def test_passes_with_drafts_are_told_apart_from_passes_that_read(tokenizer: Toke
         assert scheduler.latest is not None
         read, made = read + scheduler.latest.prompt_rows, made + scheduler.latest.made
     assert (read, made) == (20, 60)
+
+
+def test_nothing_is_guessed_in_a_pass_that_reads_a_prompt(tokenizer: Tokenizer) -> None:
+    engine = DeterministicEngine(max_rows=128)
+    wanted = predicted(engine, tokenizer)
+    scheduler = Scheduler(engine, Pace(), 2)
+    first = TokenSequence(tokenizer, wanted.prompt, wanted.params)
+    scheduler.add(first)
+    scheduler.step()
+    second = TokenSequence(tokenizer, np.arange(10, 310), GenerationParams(max_tokens=1))
+    scheduler.add(second)
+    tried = []
+    while second.finish_reason is None:
+        scheduler.step()
+        tried.append(first.drafted)
+    scheduler.step()
+    assert tried == [0, 0, 0]
+    assert first.drafted > 0
+
+
+def test_a_guess_ends_where_a_grammar_would_not_let_it_go_on(tokenizer: Tokenizer, grammars: Grammars) -> None:
+    constraint = grammars.compiled(Grammar("regex", "a{3}b*c")).begin()
+    a, b, c = (int(tokenizer.encode(letter)[0]) for letter in "abc")
+    assert constraint.possible([a, a, a, b, a]) == [a, a, a, b]
+    assert constraint.possible([b]) == []
+    constraint.take(a)
+    assert constraint.possible([a, a, b, c]) == [a, a, b, c]
