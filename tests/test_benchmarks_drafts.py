@@ -1,0 +1,55 @@
+"""The benchmark of drafts: its texts, one real run on a tiny artifact, and what the table makes of it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from benchmarks.__main__ import main
+from benchmarks.drafts.report import sections
+from benchmarks.drafts.texts import CHANGES, CODE, TASKS, cut
+
+
+def test_a_run_measures_every_task_with_drafts_and_without(
+    llama_directory: Path, compiled: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = f"tiny={compiled(llama_directory, 'int8')}"
+    options = ["--model", model, "--rounds", "1", "--beside", "2", "--free", "20"]
+    assert main(["drafts", *options, "--out", str(tmp_path)]) == 0
+    content = json.loads((tmp_path / "drafts.json").read_text())
+    assert content["complete"]
+    tried = {(s["task"], s["sequences"]): s for s in content["samples"] if s["drafts"]}
+    plain = {(s["task"], s["sequences"]): s for s in content["samples"] if not s["drafts"]}
+    assert tried.keys() == plain.keys() == {(task, count) for task in TASKS for count in (1, 2)} | {("free text", 1)}
+    for name, task in TASKS.items():
+        share = tried[name, 1]["accepted"] / len(cut(task.answer))
+        assert share > 0.1 if task.copies else share < 0.05, name
+        assert (plain[name, 1]["accepted"], plain[name, 1]["rejected"]) == (0, 0)
+    assert (tmp_path / "drafts.md").read_text().count("| tiny |") == len(tried)
+
+
+def test_the_texts_are_cut_without_loss_and_every_change_of_the_edit_finds_its_place() -> None:
+    for task in TASKS.values():
+        assert "".join(cut(task.prompt)) == task.prompt
+        assert "".join(cut(task.answer)) == task.answer
+    assert all(CODE.count(old) == 1 for old in CHANGES)
+
+
+def test_the_table_sets_answers_with_drafts_beside_those_without() -> None:
+    def sample(round_: int, drafts: bool, seconds: float, accepted: int) -> dict[str, Any]:
+        counts = {"accepted": accepted, "rejected": accepted // 10, "tokens": 100, "decode_s": seconds}
+        return {"variant": "a", "task": "edit", "sequences": 1, "round": round_, "drafts": drafts, **counts}
+
+    samples = [sample(i, drafts, 1.0 if drafts else 2.0 + i / 10, 60 * drafts) for i in range(3) for drafts in (0, 1)]
+    made = sections({"samples": samples, "settings": {"models": {"a": {}}}})["times"]
+    assert "| a | edit | 1 | 100 | 48 | 100 | **2.10** (2.00 to 2.20) | 60 % | 60 / 6 |" in made
+
+
+@pytest.mark.parametrize("option", ["--rounds", "--beside", "--free"])
+def test_what_cannot_be_meant_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["drafts", option, "0"]) == 2
+    assert "at least one is needed" in capsys.readouterr().err
