@@ -44,7 +44,9 @@ def test_the_table_sets_answers_with_drafts_beside_those_without() -> None:
         counts = {"accepted": accepted, "rejected": accepted // 10, "tokens": 100, "decode_s": seconds}
         return {"variant": "a", "task": "edit", "sequences": 1, "round": round_, "drafts": drafts, **counts}
 
-    samples = [sample(i, drafts, 1.0 if drafts else 2.0 + i / 10, 60 * drafts) for i in range(3) for drafts in (0, 1)]
+    samples = [
+        sample(i, drafts, 1.0 if drafts else 2.0 + i / 10, 60 * drafts) for i in range(3) for drafts in (False, True)
+    ]
     made = sections({"samples": samples, "settings": {"models": {"a": {}}}})["times"]
     assert "| a | edit | 1 | 100 | 48 | 100 | **2.10** (2.00 to 2.20) | 60 % | 60 / 6 |" in made
 

@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--free", type=int, required=True)
     options = parser.parse_args()
     model = load_model(Settings.from_env())
-    engine = SayingEngine(model.engine)
+    engine: Any = SayingEngine(model.engine)
     said = Service(replace(model, engine=engine), prefix_cache=0)
     free = Service(model, prefix_cache=0)
     draw = random.Random(options.seed)
@@ -77,7 +77,8 @@ def main() -> None:
     draw.shuffle(kinds)
     answers = []
     for task, beside in kinds:
-        prompts, prediction, service, length = [], None, said, 0
+        prompts: list[list[int]] = []
+        prediction: TokenIds | None = None
         if task in TASKS:
             ids = {piece: FIRST_ID + number for number, piece in enumerate(pieces(TASKS[task]))}
             prompt, answer, guess = (
@@ -88,10 +89,10 @@ def main() -> None:
                 prompt[0] = FIRST_ID - 1 - number  # tells the texts apart
                 engine.say(np.concatenate([prompt, answer]))
                 prompts.append(prompt.tolist())
-            length, prediction = len(answer), guess if len(guess) else None
+            service, length, prediction = said, len(answer), guess if len(guess) else None
         else:
-            prompts, service = [[draw.choice(PLAIN_IDS) for _ in range(64)]], free
-            length = options.free
+            service, length = free, options.free
+            prompts.append([draw.choice(PLAIN_IDS) for _ in range(64)])
         body = {"max_tokens": length, "ignore_eos": True, "seed": options.seed}
         bodies = [body | {"prompt": prompt, "temperature": 0 if task in TASKS else 1} for prompt in prompts]
         order = [MOST_DRAFTED, 0]
@@ -114,13 +115,14 @@ def _ask(service: Service, bodies: list[dict[str, Any]], most: int, prediction: 
 
     def prepared(body: dict[str, Any]) -> PreparedRequest:
         request = service.prepare(validate(CompletionRequest, body | {"prompt_lookup_num_tokens": most}))
-        given = [replace(each, params=replace(each.params, prediction=prediction)) for each in request.choices]
-        return replace(request, choices=tuple(given))
+        choices = [replace(each, params=replace(each.params, prediction=prediction)) for each in request.choices]
+        return replace(request, choices=tuple(choices))
 
-    given = service.respond_all([partial(prepared, body) for body in bodies])
-    for answer in given:
+    given = []
+    for answer in service.respond_all([partial(prepared, body) for body in bodies]):
         if isinstance(answer, Exception):
             raise answer
+        given.append(answer)
     usages = [answer["usage"] for answer in given]
     details = [usage["completion_tokens_details"] for usage in usages]
     return {
