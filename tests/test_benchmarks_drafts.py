@@ -18,7 +18,7 @@ def test_a_run_measures_every_task_with_drafts_and_without(
     llama_directory: Path, compiled: Callable[..., Path], tmp_path: Path
 ) -> None:
     model = f"tiny={compiled(llama_directory, 'int8')}"
-    options = ["--model", model, "--rounds", "1", "--beside", "2", "--free", "20"]
+    options = ["--model", model, "--rounds", "1", "--calls", "1", "--beside", "2", "--free", "20"]
     assert main(["drafts", *options, "--out", str(tmp_path)]) == 0
     content = json.loads((tmp_path / "drafts.json").read_text())
     assert content["complete"]
@@ -42,7 +42,7 @@ def test_the_texts_are_cut_without_loss_and_every_change_of_the_edit_finds_its_p
 def test_the_table_sets_answers_with_drafts_beside_those_without() -> None:
     def sample(round_: int, drafts: bool, seconds: float, accepted: int) -> dict[str, Any]:
         counts = {"accepted": accepted, "rejected": accepted // 10, "tokens": 100, "decode_s": seconds}
-        return {"variant": "a", "task": "edit", "sequences": 1, "round": round_, "drafts": drafts, **counts}
+        return {"variant": "a", "task": "edit", "sequences": 1, "round": round_, "call": 0, "drafts": drafts, **counts}
 
     samples = [
         sample(i, drafts, 1.0 if drafts else 2.0 + i / 10, 60 * drafts) for i in range(3) for drafts in (False, True)
@@ -51,7 +51,7 @@ def test_the_table_sets_answers_with_drafts_beside_those_without() -> None:
     assert "| a | edit | 1 | 100 | 48 | 100 | **2.10** (2.00 to 2.20) | 60 % | 60 / 6 |" in made
 
 
-@pytest.mark.parametrize("option", ["--rounds", "--beside", "--free"])
+@pytest.mark.parametrize("option", ["--rounds", "--calls", "--beside", "--free"])
 def test_what_cannot_be_meant_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["drafts", option, "0"]) == 2
     assert "at least one is needed" in capsys.readouterr().err

@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The subcommand's parameters."""
     add_variant_arguments(parser)
     add = parser.add_argument
-    add("--rounds", type=int, default=5, help="fresh processes of each variant, default 5")
+    add("--rounds", type=int, default=3, help="fresh processes of each variant, default 3")
+    add("--calls", type=int, default=3, help="answers of each kind in a process, default 3")
     add("--beside", type=int, default=4, help="sequences at once, beside one alone, default 4")
     add("--free", type=int, default=128, help="length of the free text, tokens, default 128")
     add("--out", type=Path, default=Path("benchmarks/results"), help="folder for the results file")
@@ -35,11 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Path:
     """Measure, saving after every process; returns the results file's path."""
-    for name in ("rounds", "beside", "free"):
+    for name in ("rounds", "calls", "beside", "free"):
         if getattr(options, name) < 1:
             raise InputError(f"--{name} {getattr(options, name)}: at least one is needed.")
     variants = parse_variants(options.model or ["compiled int8=SmolLM2-135M:int8"])
-    settings = {"models": described(variants), "rounds": options.rounds, "beside": options.beside, "free": options.free}
+    counts = {name: getattr(options, name) for name in ("rounds", "calls", "beside", "free")}
+    settings = {"models": described(variants), **counts}
     recorder = Recorder(options.out / f"{options.name}.json", "drafts", WHAT, settings)
     recorder.data = {"samples": []}
     with Progress() as progress:
@@ -56,7 +58,8 @@ def run(options: argparse.Namespace) -> Path:
 def _measure(variant: Variant, options: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     """The answers of one fresh process. Raises InputError when it has none."""
     command = [sys.executable, "-m", "benchmarks.drafts.worker", "--seed", str(seed)]
-    command += ["--beside", str(options.beside), "--free", str(options.free)]
+    for name in ("calls", "beside", "free"):
+        command += [f"--{name}", str(getattr(options, name))]
     environment = {"MODEL_DIR": str(variant.directory), "HF_HUB_OFFLINE": "1", **variant.environment}
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     if done.returncode:

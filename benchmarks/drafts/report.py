@@ -15,7 +15,7 @@ def _times(content: dict[str, Any]) -> str:
     order = {name: place for place, name in enumerate(content["settings"]["models"])}
     for variant, task, sequences in sorted(kinds, key=lambda kind: (order[kind[0]], kind[2])):
         found: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
-        for sample in sorted(content["samples"], key=lambda sample: sample["round"]):
+        for sample in sorted(content["samples"], key=lambda sample: (sample["round"], sample["call"])):
             if (sample["variant"], sample["task"], sample["sequences"]) == (variant, task, sequences):
                 found[sample["drafts"]].append(sample)
         ratios = [plain["decode_s"] / tried["decode_s"] for plain, tried in zip(found[False], found[True], strict=True)]

@@ -63,9 +63,8 @@ class SayingEngine:
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--beside", type=int, required=True)
-    parser.add_argument("--free", type=int, required=True)
+    for name in ("seed", "calls", "beside", "free"):
+        parser.add_argument(f"--{name}", type=int, required=True)
     options = parser.parse_args()
     model = load_model(Settings.from_env())
     engine: Any = SayingEngine(model.engine)
@@ -95,13 +94,15 @@ def main() -> None:
             prompts.append([draw.choice(PLAIN_IDS) for _ in range(64)])
         body = {"max_tokens": length, "ignore_eos": True, "seed": options.seed}
         bodies = [body | {"prompt": prompt, "temperature": 0 if task in TASKS else 1} for prompt in prompts]
-        order = [MOST_DRAFTED, 0]
-        draw.shuffle(order)
         _ask(service, [body | {"max_tokens": WARM_UP} for body in bodies], MOST_DRAFTED, prediction)
-        measured = {most: _ask(service, bodies, most, prediction) for most in order}
-        if measured[0].pop("texts") != measured[MOST_DRAFTED].pop("texts"):
-            raise SystemExit(f"drafts changed the text of {task}")
-        answers += [{"task": task, "sequences": beside, "drafts": most > 0, **measured[most]} for most in order]
+        order = [MOST_DRAFTED, 0]
+        for call in range(options.calls):
+            draw.shuffle(order)
+            measured = {most: _ask(service, bodies, most, prediction) for most in order}
+            if measured[0].pop("texts") != measured[MOST_DRAFTED].pop("texts"):
+                raise SystemExit(f"drafts changed the text of {task}")
+            common = {"task": task, "sequences": beside, "call": call}
+            answers += [{**common, "drafts": most > 0, **measured[most]} for most in order]
     print(json.dumps({"answers": answers}))
 
 
