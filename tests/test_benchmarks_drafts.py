@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib")
 
 from benchmarks.__main__ import main
 from benchmarks.drafts.report import sections
-from benchmarks.drafts.texts import CHANGES, CODE, TASKS, cut
+from benchmarks.drafts.texts import CHANGES, CODE, FREE, TASKS, cut
 
 
 def test_a_run_measures_every_task_with_drafts_and_without(
@@ -24,7 +24,7 @@ def test_a_run_measures_every_task_with_drafts_and_without(
     assert content["complete"]
     tried = {(s["task"], s["sequences"]): s for s in content["samples"] if s["drafts"]}
     plain = {(s["task"], s["sequences"]): s for s in content["samples"] if not s["drafts"]}
-    assert tried.keys() == plain.keys() == {(task, count) for task in TASKS for count in (1, 2)} | {("free text", 1)}
+    assert tried.keys() == plain.keys() == {(task, count) for task in TASKS for count in (1, 2)} | {(FREE, 1)}
     for name, task in TASKS.items():
         share = tried[name, 1]["accepted"] / len(cut(task.answer))
         assert share > 0.1 if task.copies else share < 0.05, name
@@ -47,7 +47,7 @@ def test_the_table_sets_answers_with_drafts_beside_those_without() -> None:
     samples = [
         sample(i, drafts, 1.0 if drafts else 2.0 + i / 10, 60 * drafts) for i in range(3) for drafts in (False, True)
     ]
-    made = sections({"samples": samples, "settings": {"models": {"a": {}}}})["times"]
+    made = sections({"samples": samples, "settings": {"models": {"a": {}}, "answers": ["edit"]}})["times"]
     assert "| a | edit | 1 | 100 | 48 | 100 | **2.10** (2.00 to 2.20) | 60 % | 60 / 6 |" in made
 
 

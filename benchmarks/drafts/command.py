@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.progress import Progress
 
+from benchmarks.drafts.texts import FREE, TASKS
 from benchmarks.errors import InputError
 from benchmarks.results import Recorder
 from benchmarks.variants import Variant, add_variant_arguments, described, interleaved, parse_variants
@@ -41,7 +42,7 @@ def run(options: argparse.Namespace) -> Path:
             raise InputError(f"--{name} {getattr(options, name)}: at least one is needed.")
     variants = parse_variants(options.model or ["compiled int8=SmolLM2-135M:int8"])
     counts = {name: getattr(options, name) for name in ("rounds", "calls", "beside", "free")}
-    settings = {"models": described(variants), **counts}
+    settings = {"models": described(variants), "answers": [*TASKS, FREE], **counts}
     recorder = Recorder(options.out / f"{options.name}.json", "drafts", WHAT, settings)
     recorder.data = {"samples": []}
     with Progress() as progress:

@@ -12,8 +12,8 @@ from benchmarks.tables import percent, table
 def _times(content: dict[str, Any]) -> str:
     rows = []
     kinds = dict.fromkeys((s["variant"], s["task"], s["sequences"]) for s in content["samples"])
-    order = {name: place for place, name in enumerate(content["settings"]["models"])}
-    for variant, task, sequences in sorted(kinds, key=lambda kind: (order[kind[0]], kind[2])):
+    models, answers = list(content["settings"]["models"]), content["settings"]["answers"]
+    for variant, task, sequences in sorted(kinds, key=lambda k: (models.index(k[0]), k[2], answers.index(k[1]))):
         found: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
         for sample in sorted(content["samples"], key=lambda sample: (sample["round"], sample["call"])):
             if (sample["variant"], sample["task"], sample["sequences"]) == (variant, task, sequences):

@@ -132,6 +132,9 @@ TASKS = {
     ),
 }
 
+FREE = "free text"
+"""What the network says itself, to a prompt of random tokens."""
+
 
 def cut(text: str) -> list[str]:
     """`text` in pieces about as large as a large vocabulary's tokens are: words, the longer ones in parts."""

@@ -17,7 +17,7 @@ import numpy as np
 from api.preparation import PreparedRequest
 from api.schema import CompletionRequest, validate
 from api.service import Service
-from benchmarks.drafts.texts import TASKS, Task, cut
+from benchmarks.drafts.texts import FREE, TASKS, Task, cut
 from benchmarks.warm.command import PLAIN_IDS
 from engines.base import Engine, Logits, Step, TokenIds
 from generation.drafting import MOST_DRAFTED
@@ -72,7 +72,7 @@ def main() -> None:
     free = Service(model, prefix_cache=0)
     draw = random.Random(options.seed)
     kinds = [(task, beside) for task in TASKS for beside in sorted({1, options.beside})]
-    kinds += [("free text", 1)]
+    kinds += [(FREE, 1)]
     draw.shuffle(kinds)
     answers = []
     for task, beside in kinds:
