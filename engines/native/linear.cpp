@@ -65,7 +65,7 @@ bool float_linear(const float* x, const float* w, const Output& out, int64_t m, 
         for (int r = 0; r < rows; ++r)
           for (int64_t t = 0; t < count; ++t)
             for (int p = 0; p < kParts; ++p)
-              out.put(row + r, (first + t) * kTile, p,
+              out.put(row + r, (first + t) * kTile + p * kLanes,
                       load<vfloat>(c + r * kPanelTiles * kTile + t * kTile + p * kLanes));
       }
     }

@@ -45,12 +45,14 @@ struct Activations {
       scales[row * groups + g] = top / 127.0f;
       for (int64_t b = begin; b < end; b += kBlock) {
         vint sum{};
-        for (int64_t i = b; i < b + kBlock; i += kLanes) {
+        vint rounded[kBlock / kLanes];
+#pragma GCC unroll 8
+        for (int i = 0; i < kBlock / kLanes; ++i) {
           // Adding 1.5 * 2^23 leaves the value, rounded to nearest, in the low bits.
-          vint q = (vint)(load<vfloat>(values + i - begin) * inverse + 12582912.0f) - 0x4B400000;
-          store(bytes + row * k + i, __builtin_convertvector(q, vsigned));
-          sum += q;
+          rounded[i] = (vint)(load<vfloat>(values + b - begin + i * kLanes) * inverse + 12582912.0f) - 0x4B400000;
+          sum += rounded[i];
         }
+        store_bytes(bytes + row * k + b, rounded);
         int32_t total = 0;
         for (int i = 0; i < kLanes; ++i) total += sum[i];
         sums[row * blocks + b / kBlock] = total;
@@ -59,13 +61,12 @@ struct Activations {
   }
 };
 
-// Where the results of one panel go: y[row * n + column], rows of tiles that may stick out past n.
+// Where the results of one panel go: y[row * n + column]. A vector's columns may stick out past n.
 struct Output {
   float* y;
   const float* bias;
   int64_t n;
-  void put(int64_t row, int64_t column, int part, vfloat v) const {
-    int64_t first = column + part * kLanes;
+  void put(int64_t row, int64_t first, vfloat v) const {
     if (first + kLanes <= n) {
       store(y + row * n + first, bias ? v + load<vfloat>(bias + first) : v);
     } else {
@@ -74,47 +75,42 @@ struct Output {
   }
 };
 
-// R tokens times T tiles of int8 weights. `w` points at a tile's header.
-template <int R, int T>
+// R tokens times V vectors of int8 weights. `w` points at a tile's header, or a vector further for its second half.
+template <int R, int V>
 void int8_panel(const Activations& a, int64_t row, const char* w, int64_t tile_stride, int64_t column, const Output& out) {
-  vfloat total[R][T * kParts] = {};
+  vfloat total[R][V] = {};
+  auto place = [&](int v) { return v / kParts * tile_stride + v % kParts * kLanes * 4; };
   const char* quants = w + kLine;
   for (int64_t g = 0; g < a.groups; ++g) {
     int64_t begin = g * kGroup, end = std::min(begin + kGroup, a.k);
-    vint acc[R][T * kParts];
+    vint acc[R][V];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       const int32_t* sums = a.sums + (row + r) * a.blocks + begin / kBlock;
       vint start = splat(-kByteBias * (sums[0] + (end - begin > kBlock ? sums[1] : 0)));
 #pragma GCC unroll 16
-      for (int t = 0; t < T * kParts; ++t) acc[r][t] = start;
+      for (int v = 0; v < V; ++v) acc[r][v] = start;
     }
     for (int64_t k = begin; k < end; k += 4) {
-      Operand o[T * kParts];
+      Operand o[V];
 #pragma GCC unroll 16
-      for (int t = 0; t < T; ++t)
-#pragma GCC unroll 4
-        for (int p = 0; p < kParts; ++p)
-          o[t * kParts + p] = operand_byte(load<vbytes>(quants + t * tile_stride + k * kTile + p * kLanes * 4));
+      for (int v = 0; v < V; ++v) o[v] = operand_byte(load<vbytes>(quants + place(v) + k * kTile));
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
         int32_t x = four_bytes(a.bytes + (row + r) * a.k + k);
 #pragma GCC unroll 16
-        for (int t = 0; t < T * kParts; ++t) acc[r][t] = dot_byte(acc[r][t], o[t], x);
+        for (int v = 0; v < V; ++v) acc[r][v] = dot_byte(acc[r][v], o[v], x);
       }
     }
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       vfloat scale = splat(a.scales[(row + r) * a.groups + g]);
 #pragma GCC unroll 16
-      for (int t = 0; t < T * kParts; ++t) total[r][t] += to_float(acc[r][t]) * scale;
+      for (int v = 0; v < V; ++v) total[r][v] += to_float(acc[r][v]) * scale;
     }
   }
   for (int r = 0; r < R; ++r)
-    for (int t = 0; t < T; ++t)
-      for (int p = 0; p < kParts; ++p)
-        out.put(row + r, column + t * kTile, p,
-                total[r][t * kParts + p] * load<vfloat>(w + t * tile_stride + p * kLanes * 4));
+    for (int v = 0; v < V; ++v) out.put(row + r, column + v * kLanes, total[r][v] * load<vfloat>(w + place(v)));
 }
 
 // The same for int4 and int6.
@@ -161,7 +157,7 @@ void block_panel(const Activations& a, int64_t row, const char* w, int64_t tile_
   for (int r = 0; r < R; ++r)
     for (int t = 0; t < T; ++t)
       for (int p = 0; p < kParts; ++p)
-        out.put(row + r, column + t * kTile, p,
+        out.put(row + r, column + t * kTile + p * kLanes,
                 total[r][t * kParts + p] * load<vfloat>(w + t * tile_stride + p * kLanes * 4));
 }
 
@@ -171,10 +167,13 @@ constexpr int kIntRows = 6, kIntTiles = 4;
 #else
 constexpr int kIntRows = 4, kIntTiles = 1;
 #endif
+// With AVX2, six rows of half a tile leave registers for what a product needs on its way; four rows of a tile do not.
+constexpr int kHalfRows = 6;
+constexpr bool kHalves = kParts == 2;
 
 template <int R, int T>
 void panel(int kind, const Activations& a, int64_t row, const char* w, int64_t stride, int64_t column, const Output& o) {
-  if (kind == kInt8) return int8_panel<R, T>(a, row, w, stride, column, o);
+  if (kind == kInt8) return int8_panel<R, T * kParts>(a, row, w, stride, column, o);
   if (kind == kInt4) return block_panel<4, R, T>(a, row, w, stride, column, o);
   return block_panel<6, R, T>(a, row, w, stride, column, o);
 }
@@ -182,6 +181,10 @@ void panel(int kind, const Activations& a, int64_t row, const char* w, int64_t s
 template <int T>
 void panel_rows(int kind, const Activations& a, int64_t row, int64_t rows, const char* w, int64_t stride,
                 int64_t column, const Output& o) {
+  if constexpr (kHalves)
+    for (; kind == kInt8 && rows >= kHalfRows; row += kHalfRows, rows -= kHalfRows)
+      for (int p = 0; p < kParts; ++p)
+        int8_panel<kHalfRows, 1>(a, row, w + p * kLanes * 4, stride, column + p * kLanes, o);
   for (; rows >= kIntRows; row += kIntRows, rows -= kIntRows) panel<kIntRows, T>(kind, a, row, w, stride, column, o);
   if constexpr (kIntRows > 4)
     if (rows >= 4) panel<4, T>(kind, a, row, w, stride, column, o), row += 4, rows -= 4;

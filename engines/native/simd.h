@@ -25,7 +25,6 @@ constexpr int kParts = kTile / kLanes;
 
 typedef float vfloat __attribute__((vector_size(kLanes * 4)));
 typedef int32_t vint __attribute__((vector_size(kLanes * 4)));
-typedef int8_t vsigned __attribute__((vector_size(kLanes)));
 typedef uint8_t vbytes __attribute__((vector_size(kLanes * 4)));
 
 template <typename V>
@@ -88,6 +87,23 @@ inline void store_lanes(half* p, vfloat v) {
   _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph((__m256)v, 0));
 #else
   vst1_u16((uint16_t*)p, vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)v)));
+#endif
+}
+
+// Integers of 8 bits each, one vector after the other. __builtin_convertvector would put AVX2's together one by one.
+template <int N>
+inline void store_bytes(int8_t* p, const vint (&v)[N]) {
+#if defined(__AVX2__) && !defined(__AVX512VNNI__)
+  static_assert(N == 4);
+  __m256i lower = _mm256_packs_epi32((__m256i)v[0], (__m256i)v[1]);
+  __m256i upper = _mm256_packs_epi32((__m256i)v[2], (__m256i)v[3]);
+  // Packing works within halves: fours of v[0] v[1] v[2] v[3], then their other fours.
+  __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  store(p, _mm256_permutevar8x32_epi32(_mm256_packs_epi16(lower, upper), order));
+#else
+  typedef int8_t Bytes __attribute__((vector_size(kLanes)));
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i) store(p + i * kLanes, __builtin_convertvector(v[i], Bytes));
 #endif
 }
 
