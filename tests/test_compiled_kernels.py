@@ -87,6 +87,15 @@ def test_weights_widened_for_a_long_prompt_are_rounded_to_nearest(kernels: Kerne
     assert np.abs(kernels.linear(x, packed, None, 80, kind) - exact).max() < 0.02 * np.abs(exact).max()
 
 
+@pytest.mark.parametrize("kind", Kind)
+def test_a_row_has_the_same_bits_in_whatever_number_of_rows(kernels: Kernels, kind: Kind) -> None:
+    x, bias = random(1, 13, 200), random(130, seed=2)
+    packed = pack(torch.from_numpy(random(130, 200, seed=1)), kind).numpy()
+    alone = np.concatenate([kernels.linear(x[:, i : i + 1], packed, bias, 130, kind) for i in range(13)], axis=1)
+    for rows in range(2, 14):
+        np.testing.assert_array_equal(kernels.linear(x[:, :rows], packed, bias, 130, kind), alone[:, :rows])
+
+
 def test_an_outlier_does_not_blur_other_groups(kernels: Kernels) -> None:
     x = random(1, 1, 128)
     x[0, 0, 0] = 10_000

@@ -131,11 +131,24 @@ inline void exponentiate(float* row, int64_t tokens, int64_t from, int64_t until
   for (int i = 0; i < kLanes; ++i) sum += sums[i];
 }
 
-// R rows, whose positions and (scaled) queries [R, d16] are given, over the tokens [begin, end) of one block.
-// `scores` [R, kBlockTokens] is scratch.
+// The tokens [begin, end) of one block of a sequence's context, for one key-value head of a layer.
+struct Block {
+  const Shape& shape;
+  char* const* pages;
+  int64_t kv_head, begin, end;
+};
+
+// Rows that look at a block: their positions, their scaled queries [rows, d16] and scratch [rows, kBlockTokens].
+struct Rows {
+  const int64_t* positions;
+  const float* queries;
+  float* scores;
+};
+
 template <int R, typename E>
-void attend_rows(const Shape& s, char* const* pages, int64_t kv_head, const int64_t* positions, const float* queries,
-                 int64_t begin, int64_t end, float* scores, const Partial& to) {
+void attend_rows(const Block& block, const Rows& rows, const Partial& to) {
+  const auto& [s, pages, kv_head, begin, end] = block;
+  const auto& [positions, queries, scores] = rows;
   constexpr int T = tiles_at_once<R>();
   const E *keys[kBlockPages], *values[kBlockPages];
   int64_t tiles = (end - begin + kTile - 1) / kTile;
@@ -162,15 +175,14 @@ void attend_rows(const Shape& s, char* const* pages, int64_t kv_head, const int6
 }
 
 template <typename E>
-void attend(int rows, const Shape& s, char* const* pages, int64_t kv_head, const int64_t* positions,
-            const float* queries, int64_t begin, int64_t end, float* scores, const Partial& to) {
-  switch (rows) {
-    case 1: return attend_rows<1, E>(s, pages, kv_head, positions, queries, begin, end, scores, to);
-    case 2: return attend_rows<2, E>(s, pages, kv_head, positions, queries, begin, end, scores, to);
-    case 3: return attend_rows<3, E>(s, pages, kv_head, positions, queries, begin, end, scores, to);
-    case 4: return attend_rows<4, E>(s, pages, kv_head, positions, queries, begin, end, scores, to);
-    case 5: return attend_rows<5, E>(s, pages, kv_head, positions, queries, begin, end, scores, to);
-    default: return attend_rows<6, E>(s, pages, kv_head, positions, queries, begin, end, scores, to);
+void attend(int count, const Block& block, const Rows& rows, const Partial& to) {
+  switch (count) {
+    case 1: return attend_rows<1, E>(block, rows, to);
+    case 2: return attend_rows<2, E>(block, rows, to);
+    case 3: return attend_rows<3, E>(block, rows, to);
+    case 4: return attend_rows<4, E>(block, rows, to);
+    case 5: return attend_rows<5, E>(block, rows, to);
+    default: return attend_rows<6, E>(block, rows, to);
   }
 }
 

@@ -65,6 +65,7 @@ struct Desk {
   Desk(float* memory, const Shape& s)
       : scores(memory), queries(scores + kAttendRows * kBlockTokens), total(queries + kAttendRows * s.d16),
         more(total + Partial::floats(kAttendRows, s.v16)) {}
+  Rows rows() const { return {positions, queries, scores}; }
 };
 
 template <typename E>
@@ -140,7 +141,7 @@ class Attention {
     for (int64_t row = 0; row < part.rows; row += kAttendRows) {
       int rows = (int)std::min<int64_t>(kAttendRows, part.rows - row);
       prepare(part, kv_head, row, rows, desk);
-      attend<E>(rows, s_, part.step->pages, kv_head, desk.positions, desk.queries, begin, end, desk.scores,
+      attend<E>(rows, {s_, part.step->pages, kv_head, begin, end}, desk.rows(),
                 partial(part, kv_head, block, row, rows, results));
     }
   }
@@ -166,8 +167,8 @@ class Attention {
     int64_t end = desk.positions[rows - 1] + 1, base = s_.first_seen(desk.positions[0]) / kBlockTokens * kBlockTokens;
     for (int64_t begin = base; begin < end; begin += kBlockTokens) {
       const Partial& to = begin == base ? total : more;
-      attend<E>(rows, s_, part.step->pages, kv_head, desk.positions, desk.queries, begin,
-                std::min(begin + kBlockTokens, end), desk.scores, to);
+      int64_t block_end = std::min(begin + kBlockTokens, end);
+      attend<E>(rows, {s_, part.step->pages, kv_head, begin, block_end}, desk.rows(), to);
       for (int r = 0; begin > base && r < rows; ++r)
         join(total.out + r * s_.v16, total.top[r], total.sum[r], more.out + r * s_.v16, more.top[r], more.sum[r], s_.v16);
     }

@@ -40,14 +40,9 @@ bool integer_linear(const float* x, const char* w, const Output& out, int64_t m,
       if (widen)
         for (int64_t t = first; t < last; ++t)
           (kind == kInt4 ? widen_tile<4> : widen_tile<6>)(w + t * stride, k, panel + (t - first) * wide);
-      for (int64_t row = 0; row < m; row += kRowBlock) {
-        int64_t rows = std::min(kRowBlock, m - row);
-        if (widen) {
-          integer_tiles(kInt8, a, row, rows, panel, wide, first, last, out);
-        } else {
-          integer_tiles(kind, a, row, rows, w + first * stride, stride, first, last, out);
-        }
-      }
+      Tiles packed{kind, w + first * stride, stride, first * kTile}, widened{kInt8, panel, wide, first * kTile};
+      for (int64_t row = 0; row < m; row += kRowBlock)
+        integer_tiles(a, row, std::min(kRowBlock, m - row), widen ? widened : packed, last - first, out);
     }
   }, m == 1 ? read_after(w) : Span{});
   return true;

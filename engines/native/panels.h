@@ -75,12 +75,23 @@ struct Output {
   }
 };
 
-// R tokens times V vectors of int8 weights. `w` points at a tile's header, or a vector further for its second half.
+// Tiles of one kind of packed weights that lie one behind the other, the first of which makes the outputs from `column`
+// on. int8 tiles may begin at one of their vectors: then only that vector of each is meant.
+struct Tiles {
+  int kind;
+  const char* data;
+  int64_t stride, column;
+
+  Tiles from_tile(int64_t t) const { return {kind, data + t * stride, stride, column + t * kTile}; }
+  Tiles from_part(int p) const { return {kind, data + p * kLanes * 4, stride, column + p * kLanes}; }
+  int64_t place(int v) const { return v / kParts * stride + v % kParts * kLanes * 4; }  // of a vector of numbers
+};
+
+// R tokens times V vectors of int8 weights.
 template <int R, int V>
-void int8_panel(const Activations& a, int64_t row, const char* w, int64_t tile_stride, int64_t column, const Output& out) {
+void int8_panel(const Activations& a, int64_t row, const Tiles& w, const Output& out) {
   vfloat total[R][V] = {};
-  auto place = [&](int v) { return v / kParts * tile_stride + v % kParts * kLanes * 4; };
-  const char* quants = w + kLine;
+  const char* quants = w.data + kLine;
   for (int64_t g = 0; g < a.groups; ++g) {
     int64_t begin = g * kGroup, end = std::min(begin + kGroup, a.k);
     vint acc[R][V];
@@ -94,7 +105,7 @@ void int8_panel(const Activations& a, int64_t row, const char* w, int64_t tile_s
     for (int64_t k = begin; k < end; k += 4) {
       Operand o[V];
 #pragma GCC unroll 16
-      for (int v = 0; v < V; ++v) o[v] = operand_byte(load<vbytes>(quants + place(v) + k * kTile));
+      for (int v = 0; v < V; ++v) o[v] = operand_byte(load<vbytes>(quants + w.place(v) + k * kTile));
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
         int32_t x = four_bytes(a.bytes + (row + r) * a.k + k);
@@ -110,14 +121,14 @@ void int8_panel(const Activations& a, int64_t row, const char* w, int64_t tile_s
     }
   }
   for (int r = 0; r < R; ++r)
-    for (int v = 0; v < V; ++v) out.put(row + r, column + v * kLanes, total[r][v] * load<vfloat>(w + place(v)));
+    for (int v = 0; v < V; ++v) out.put(row + r, w.column + v * kLanes, total[r][v] * load<vfloat>(w.data + w.place(v)));
 }
 
 // The same for int4 and int6.
 template <int kBits, int R, int T>
-void block_panel(const Activations& a, int64_t row, const char* w, int64_t tile_stride, int64_t column, const Output& out) {
+void block_panel(const Activations& a, int64_t row, const Tiles& w, const Output& out) {
   vfloat total[R][T * kParts] = {};
-  Blocks<kBits> blocks(w);
+  Blocks<kBits> blocks(w.data);
   for (int64_t b = 0; b < a.blocks; ++b) {
     blocks.step();
     vint acc[R][T * kParts];
@@ -135,7 +146,7 @@ void block_panel(const Activations& a, int64_t row, const char* w, int64_t tile_
 #pragma GCC unroll 4
         for (int p = 0; p < kParts; ++p)
           o[t * kParts + p] =
-              operand_small(block_weights<kBits, vbytes>(blocks.bytes + t * tile_stride, j, p * kLanes * 4));
+              operand_small(block_weights<kBits, vbytes>(blocks.bytes + t * w.stride, j, p * kLanes * 4));
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
         int32_t x = four_bytes(a.bytes + (row + r) * a.k + b * kBlock + j * 4);
@@ -147,7 +158,7 @@ void block_panel(const Activations& a, int64_t row, const char* w, int64_t tile_
     for (int t = 0; t < T; ++t)
 #pragma GCC unroll 4
       for (int p = 0; p < kParts; ++p) {
-        vfloat scale = load_lanes((const int8_t*)blocks.scales + t * tile_stride + p * kLanes);
+        vfloat scale = load_lanes((const int8_t*)blocks.scales + t * w.stride + p * kLanes);
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r)
           total[r][t * kParts + p] +=
@@ -155,10 +166,8 @@ void block_panel(const Activations& a, int64_t row, const char* w, int64_t tile_
       }
   }
   for (int r = 0; r < R; ++r)
-    for (int t = 0; t < T; ++t)
-      for (int p = 0; p < kParts; ++p)
-        out.put(row + r, column + t * kTile + p * kLanes,
-                total[r][t * kParts + p] * load<vfloat>(w + t * tile_stride + p * kLanes * 4));
+    for (int v = 0; v < T * kParts; ++v)
+      out.put(row + r, w.column + v * kLanes, total[r][v] * load<vfloat>(w.data + w.place(v)));
 }
 
 // Rows and tiles per register block, for long prompts and for single tokens.
@@ -172,33 +181,30 @@ constexpr int kHalfRows = 6;
 constexpr bool kHalves = kParts == 2;
 
 template <int R, int T>
-void panel(int kind, const Activations& a, int64_t row, const char* w, int64_t stride, int64_t column, const Output& o) {
-  if (kind == kInt8) return int8_panel<R, T * kParts>(a, row, w, stride, column, o);
-  if (kind == kInt4) return block_panel<4, R, T>(a, row, w, stride, column, o);
-  return block_panel<6, R, T>(a, row, w, stride, column, o);
+void panel(const Activations& a, int64_t row, const Tiles& w, const Output& out) {
+  if (w.kind == kInt8) return int8_panel<R, T * kParts>(a, row, w, out);
+  if (w.kind == kInt4) return block_panel<4, R, T>(a, row, w, out);
+  return block_panel<6, R, T>(a, row, w, out);
 }
 
 template <int T>
-void panel_rows(int kind, const Activations& a, int64_t row, int64_t rows, const char* w, int64_t stride,
-                int64_t column, const Output& o) {
+void panel_rows(const Activations& a, int64_t row, int64_t rows, const Tiles& w, const Output& out) {
   if constexpr (kHalves)
-    for (; kind == kInt8 && rows >= kHalfRows; row += kHalfRows, rows -= kHalfRows)
-      for (int p = 0; p < kParts; ++p)
-        int8_panel<kHalfRows, 1>(a, row, w + p * kLanes * 4, stride, column + p * kLanes, o);
-  for (; rows >= kIntRows; row += kIntRows, rows -= kIntRows) panel<kIntRows, T>(kind, a, row, w, stride, column, o);
+    for (; w.kind == kInt8 && rows >= kHalfRows; row += kHalfRows, rows -= kHalfRows)
+      for (int p = 0; p < kParts; ++p) int8_panel<kHalfRows, 1>(a, row, w.from_part(p), out);
+  for (; rows >= kIntRows; row += kIntRows, rows -= kIntRows) panel<kIntRows, T>(a, row, w, out);
   if constexpr (kIntRows > 4)
-    if (rows >= 4) panel<4, T>(kind, a, row, w, stride, column, o), row += 4, rows -= 4;
-  if (rows >= 2) panel<2, T>(kind, a, row, w, stride, column, o), row += 2, rows -= 2;
-  if (rows >= 1) panel<1, T>(kind, a, row, w, stride, column, o);
+    if (rows >= 4) panel<4, T>(a, row, w, out), row += 4, rows -= 4;
+  if (rows >= 2) panel<2, T>(a, row, w, out), row += 2, rows -= 2;
+  if (rows >= 1) panel<1, T>(a, row, w, out);
 }
 
-void integer_tiles(int kind, const Activations& a, int64_t row, int64_t rows, const char* w, int64_t stride,
-                   int64_t first, int64_t last, const Output& o) {
-  int64_t t = first;
+// `rows` tokens from `row` on times `count` tiles.
+void integer_tiles(const Activations& a, int64_t row, int64_t rows, const Tiles& w, int64_t count, const Output& out) {
+  int64_t t = 0;
   // A single row is bound by memory, and one stream of weights is prefetched better than several.
-  for (; rows > 1 && t + kIntTiles <= last; t += kIntTiles)
-    panel_rows<kIntTiles>(kind, a, row, rows, w + (t - first) * stride, stride, t * kTile, o);
-  for (; t < last; ++t) panel_rows<1>(kind, a, row, rows, w + (t - first) * stride, stride, t * kTile, o);
+  for (; rows > 1 && t + kIntTiles <= count; t += kIntTiles) panel_rows<kIntTiles>(a, row, rows, w.from_tile(t), out);
+  for (; t < count; ++t) panel_rows<1>(a, row, rows, w.from_tile(t), out);
 }
 
 }  // namespace
