@@ -26,6 +26,7 @@ from benchmarks.peers.report import ratios
 from benchmarks.peers.session import PeerFailedError, Session
 from benchmarks.report import DOCUMENTS, REPORTS, markdown, quote
 from benchmarks.results import Recorder, digest, load_result
+from benchmarks.roofline.command import prefills
 from benchmarks.stats import noise_note, paired_ratio, summarise
 from benchmarks.variants import interleaved, parse_variants
 
@@ -308,6 +309,20 @@ def test_the_floor_counts_the_bytes_that_the_compiler_packs() -> None:
         for kind, expected in zip(kinds[:2], BYTES[DTYPES[dtype]], strict=True):
             packed = pack(weight, kind)
             assert packed.numel() * packed.element_size() / weight.numel() == pytest.approx(expected, rel=0.01)
+
+
+def test_a_prompts_part_of_the_arithmetic_counts_the_head_once_and_int4_beside_int8() -> None:
+    models = {"four": {"model": "m-int4", "dtype": "int4"}, "other": {"model": "elsewhere", "dtype": "int8"}}
+    samples = [
+        {"variant": name, "prompt_tokens": 100, "output_tokens": 2, "prompts": 1, "prefill_s": seconds}
+        for name in models
+        for seconds in (1.0, 2.0, 3.0)
+    ]
+    floors = {"m": {"weights_per_token": 50, "head_weights": 10, "floor_s": {}}}
+    (prompt,) = prefills({"settings": {"models": models}, "samples": samples}, floors, {"int8": 8020.0})
+    assert prompt["prefill_s"] == 2.0
+    assert prompt["operations_per_s"] == 2 * (40 * 100 + 10) / 2
+    assert prompt["operations_per_s"] / prompt["best_operations_per_s"] == 0.5
 
 
 def test_an_artifact_of_another_compiler_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,8 @@ def test_warm_requests_have_the_lengths_asked_for_and_the_floor_is_below_them(tm
     floor = measure(["roofline", "--model", "models/demo", "--warm", warm, "--repeats", "2"], tmp_path)
     (engine,) = floor["engines"]
     assert 0 < engine["floor_s"] < engine["per_token_s"]
+    assert {prefill["prompt_tokens"] for prefill in floor["prefills"]} == {8, 32}
+    assert all(prefill["operations_per_s"] > 0 for prefill in floor["prefills"])
 
 
 def test_our_engine_says_what_transformers_says_and_an_absent_peer_is_named(tmp_path: Path) -> None:

@@ -55,23 +55,35 @@ def run(options: argparse.Namespace) -> Path:
                 bounds.append({"bound": f"matrix {dtype}", "threads": threads, "samples": samples})
                 progress.advance(task)
     best = max(max(bound["samples"]) for bound in bounds if bound["bound"] == "read")
+    rates = {dtype: max(max(b["samples"]) for b in bounds if b["bound"] == f"matrix {dtype}") for dtype in dtypes}
     floors = {}
     for name, directory in models.items():
         layers, head = measure.weights_per_token(directory)
         per_dtype = {dtype: (layers * each + head * of_head) / best for dtype, (each, of_head) in measure.BYTES.items()}
-        floors[name] = {"weights_per_token": layers + head, "floor_s": per_dtype}
-    recorder.data = {"bounds": bounds, "best_read": best, "floors": floors, "engines": _engines(warm, floors)}
+        floors[name] = {"weights_per_token": layers + head, "head_weights": head, "floor_s": per_dtype}
+    recorder.data = {
+        "bounds": bounds,
+        "best_read": best,
+        "floors": floors,
+        "engines": _engines(warm, floors),
+        "prefills": prefills(warm, floors, rates),
+    }
     recorder.save(complete=True)
     return recorder.path
+
+
+def _floor_of(about: dict[str, Any], floors: dict[str, Any]) -> dict[str, Any] | None:
+    """The floor of a measured model. An artifact made on the spot is named after its checkpoint and quantisation."""
+    names = (model for model in floors if about["model"] in (model, f"{model}-{about.get('dtype')}"))
+    return next((floors[name] for name in names), None)
 
 
 def _engines(warm: dict[str, Any] | None, floors: dict[str, Any]) -> list[dict[str, Any]]:
     """For each engine of a warm run whose model has a floor: its fastest kind of request beside the floor."""
     found = []
     for name, about in (warm["settings"]["models"] if warm else {}).items():
-        # An artifact made on the spot is named after its checkpoint and its quantisation.
-        base = next((model for model in floors if about["model"] in (model, f"{model}-{about.get('dtype')}")), None)
-        floor = floors[base]["floor_s"].get(about.get("dtype")) if base else None
+        base = _floor_of(about, floors)
+        floor = base["floor_s"].get(about.get("dtype")) if base else None
         medians = [
             summarise([per_token(sample) for sample in samples]).median
             for (variant, _, output, prompts), samples in kinds(warm or {}).items()
@@ -80,3 +92,27 @@ def _engines(warm: dict[str, Any] | None, floors: dict[str, Any]) -> list[dict[s
         if floor and medians:
             found.append({"variant": name, **about, "floor_s": floor, "per_token_s": min(medians)})
     return found
+
+
+def prefills(warm: dict[str, Any] | None, floors: dict[str, Any], rates: dict[str, float]) -> list[dict[str, Any]]:
+    """For each engine of a warm run and each prompt length: operations per second in the linear layers.
+
+    `rates` are the machine's best for each precision, of which int8's is beside int4 too, since long prompts widen it.
+    A prompt multiplies with every layer's weights once a token and with the head's once; attention is not counted.
+    """
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for (name, prompt, _, prompts), samples in kinds(warm or {"samples": []}).items():
+        about = (warm or {})["settings"]["models"][name]
+        base = _floor_of(about, floors)
+        rate = rates.get("int8" if about.get("dtype") == "int4" else about.get("dtype"))
+        if not base or not rate or prompts > 1:
+            continue
+        layers = base["weights_per_token"] - base["head_weights"]
+        work = 2.0 * (layers * prompt + base["head_weights"])
+        seconds = summarise([float(sample["prefill_s"]) for sample in samples]).median
+        each = {"variant": name, **about, "prompt_tokens": prompt, "prefill_s": seconds}
+        each |= {"operations_per_s": work / seconds, "best_operations_per_s": rate}
+        known = found.get((name, prompt))
+        if known is None or seconds < known["prefill_s"]:
+            found[name, prompt] = each
+    return list(found.values())

@@ -48,6 +48,21 @@ def _engines(content: dict[str, Any]) -> str:
     return table(head, rows) if rows else ""
 
 
+def _prefills(content: dict[str, Any]) -> str:
+    rows = [
+        [
+            f"{each['variant']}, {each['prompt_tokens']:,} tokens",
+            each["dtype"],
+            f"{each['prefill_s'] * 1000:.0f} ms",
+            f"{each['operations_per_s'] / 1e9:.0f} GFLOP/s",
+            f"{each['operations_per_s'] / each['best_operations_per_s']:.0%}",
+        ]
+        for each in content["prefills"]
+    ]
+    head = ["prompt", "precision", "takes (median)", "in linear layers", "of the best matrix product here"]
+    return table(head, rows)
+
+
 def sections(content: dict[str, Any]) -> dict[str, str]:
     """Named pieces of Markdown."""
     spreads = {
@@ -58,6 +73,7 @@ def sections(content: dict[str, Any]) -> dict[str, str]:
         "bounds": f"{_bounds(content)}\n{noise_note(spreads, content['machine'])}",
         "floors": _floors(content),
         "engines": _engines(content),
+        **({"prefills": _prefills(content)} if content.get("prefills") else {}),
     }
 
 
