@@ -179,6 +179,7 @@ constexpr int kIntRows = 4, kIntTiles = 1;
 // With AVX2, six rows of half a tile leave registers for what a product needs on its way; four rows of a tile do not.
 constexpr int kHalfRows = 6;
 constexpr bool kHalves = kParts == 2;
+bool in_sixes(int64_t rows) { return rows >= kHalfRows && rows != 8 && rows != 9; }  // those are two fours
 
 template <int R, int T>
 void panel(const Activations& a, int64_t row, const Tiles& w, const Output& out) {
@@ -190,7 +191,7 @@ void panel(const Activations& a, int64_t row, const Tiles& w, const Output& out)
 template <int T>
 void panel_rows(const Activations& a, int64_t row, int64_t rows, const Tiles& w, const Output& out) {
   if constexpr (kHalves)
-    for (; w.kind == kInt8 && rows >= kHalfRows; row += kHalfRows, rows -= kHalfRows)
+    for (; w.kind == kInt8 && in_sixes(rows); row += kHalfRows, rows -= kHalfRows)
       for (int p = 0; p < kParts; ++p) int8_panel<kHalfRows, 1>(a, row, w.from_part(p), out);
   for (; rows >= kIntRows; row += kIntRows, rows -= kIntRows) panel<kIntRows, T>(a, row, w, out);
   if constexpr (kIntRows > 4)
