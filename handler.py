@@ -7,6 +7,9 @@ every later invocation in the same execution environment finds it here.
 from startup import process_clock  # noqa: F401  first, because it reads how old the process is
 
 # isort: split
+from startup import deferred, lean_msgspec  # noqa: F401  before anything that they keep from being loaded
+
+# isort: split
 from settings import Settings
 from startup.read_ahead import read_ahead
 

@@ -4,10 +4,10 @@ A chat's messages become one prompt by the checkpoint's template; a completion h
 """
 
 import uuid
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from api.chat import ChatTemplate
 from api.errors import InvalidRequestError
@@ -19,8 +19,7 @@ DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's default `max_tokens` of a completion."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """Prompts and limits of a request of either kind."""
 
     prompts: list[tuple[str, TokenIds]]

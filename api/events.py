@@ -1,29 +1,26 @@
 """An answer is a sequence of events: what became final of its choices, and how it ended."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from api.response_types import Timings, Usage
 from generation.sequence import Piece
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """More of one choice."""
 
     index: int
     piece: Piece
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(Struct, frozen=True):
     """The last event of an answer that is complete."""
 
     usage: Usage
     timings: Timings
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """The last event of an answer that is not: an ApiError, or what nobody foresaw."""
 
     error: Exception

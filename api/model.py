@@ -2,9 +2,10 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from api.chat import ChatTemplate
 from api.errors import InvalidRequestError
@@ -17,8 +18,7 @@ from generation.tokenizer import Tokenizer, read_json
 SAMPLING_DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
+class Model(Struct, frozen=True):
     """What `model_loader` makes once per process."""
 
     name: str

@@ -6,7 +6,9 @@ before anything is generated, so that a stream never begins for a request that c
 
 import time
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from api.asked import Asked, of_chat, of_completion, plain_text, too_long
 from api.errors import InvalidRequestError, NotFoundError
@@ -18,8 +20,7 @@ from generation.params import GenerationParams
 from generation.sampling import SamplingParams
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """One choice to generate."""
 
     prompt: TokenIds
@@ -28,8 +29,7 @@ class Choice:
     params: GenerationParams
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedRequest:
+class PreparedRequest(Struct, frozen=True):
     """A request that passed every check."""
 
     request: CompletionRequest | ChatRequest

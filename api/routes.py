@@ -6,8 +6,9 @@ Both entry points answer through this module, so that their bodies are the same 
 import json
 from collections.abc import Generator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from api.baked import baked_prompts
 from api.errors import (
@@ -48,8 +49,7 @@ STREAM_HEADERS: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
+class HttpRequest(Struct, frozen=True):
     """One HTTP request, whatever brought it."""
 
     method: str
@@ -59,8 +59,7 @@ class HttpRequest:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class HttpResponse:
+class HttpResponse(Struct, frozen=True):
     """One whole HTTP response."""
 
     status: int
@@ -68,8 +67,7 @@ class HttpResponse:
     headers: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class EventStream:
+class EventStream(Struct, frozen=True):
     """A response of server-sent events (status 200, STREAM_HEADERS) that are made while they are read."""
 
     events: Generator[bytes]

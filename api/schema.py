@@ -308,7 +308,7 @@ def _must_be(wanted: str, path: str, shown: str = "") -> InvalidRequestError:
     return InvalidRequestError(f"{fault}{shown}.", param=path, unquoted=f"{fault}.")
 
 
-def _part(whole: inspect.Type, step: str) -> inspect.Type:
+def _part(whole: "inspect.Type", step: str) -> "inspect.Type":
     """The type of an object's field or of a list's items; of an optional one without the null."""
     if isinstance(whole, inspect.ListType):
         return whole.item_type
@@ -319,7 +319,7 @@ def _part(whole: inspect.Type, step: str) -> inspect.Type:
     return part
 
 
-def _words(wanted: inspect.Type) -> str:
+def _words(wanted: "inspect.Type") -> str:
     """What a value of a type is called."""
     match wanted:
         case inspect.IntType() | inspect.FloatType():

@@ -10,9 +10,10 @@ import binascii
 import json
 from collections.abc import Generator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import unquote
+
+from msgspec import Struct
 
 from api.errors import InvalidRequestError
 from api.routes import HttpRequest, HttpResponse, canonical_path
@@ -21,35 +22,30 @@ from aws.streaming import StreamedAnswer
 Source = Literal["rest-api", "http-api", "function-url", "alb", "alb-multi"]
 
 
-@dataclass(frozen=True, slots=True)
-class HttpEvent:
+class HttpEvent(Struct, frozen=True):
     """An event that carries an HTTP request."""
 
     source: Source
     request: HttpRequest
 
 
-@dataclass(frozen=True, slots=True)
-class DirectEvent:
+class DirectEvent(Struct, frozen=True):
     """An event that is the body of a completion or chat completion."""
 
     body: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class ScheduledEvent:
+class ScheduledEvent(Struct, frozen=True):
     """A ping that keeps the environment alive."""
 
 
-@dataclass(frozen=True, slots=True)
-class BatchEvent:
+class BatchEvent(Struct, frozen=True):
     """Messages from an SQS queue, each the body of a request."""
 
     event: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class MapEvent:
+class MapEvent(Struct, frozen=True):
     """Lines of a file in OpenAI's Batch format, from a Step Functions Distributed Map."""
 
     items: list[Any]

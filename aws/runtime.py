@@ -7,6 +7,9 @@ When awslambdaric streams by itself, delete this file, `aws/chunked_post.py`, `a
 handler then returns what that client takes, and where `grep -r aws.runtime` finds this module, name `awslambdaric`.
 """
 
+from startup import deferred  # noqa: F401  before anything that it keeps from being loaded
+
+# isort: split
 import logging
 import sys
 from contextlib import closing

@@ -11,9 +11,10 @@ import json
 import platform
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from engines.base import PAGE_TOKENS
 from engines.errors import LoadError
@@ -49,8 +50,7 @@ def machine_of(level: str) -> str:
     return next(machine for machine, levels in _MACHINE_LEVELS.items() if level in levels)
 
 
-@dataclass(frozen=True)
-class Constant:
+class Constant(Struct, frozen=True):
     """A named piece of the weight file, sizes in bytes."""
 
     name: str
@@ -58,8 +58,7 @@ class Constant:
     size: int
 
 
-@dataclass(frozen=True)
-class File:
+class File(Struct, frozen=True):
     """One file of an artifact, as the compiler wrote it."""
 
     size: int
@@ -68,8 +67,7 @@ class File:
     """Of code this is compared at every start, in 0.4 ms per MB on any CPU; sha256 takes up to 2."""
 
 
-@dataclass(frozen=True)
-class Artifact:
+class Artifact(Struct, frozen=True):
     """A checked manifest. Sizes in elements or bytes as named; `directory` holds the files."""
 
     directory: Path

@@ -5,11 +5,11 @@ sequence lives in the KV cache it hands out.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 TokenIds = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
@@ -79,8 +79,7 @@ class Pages(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One sequence's part of a forward pass."""
 
     ids: TokenIds

@@ -9,11 +9,11 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from msgspec import Struct
 
 from engines.base import Logits
 from generation.tokenizer import Tokenizer
@@ -52,8 +52,7 @@ class GrammarError(Exception):
     """A grammar that cannot be followed. The message says why, for its author; it may quote the grammar."""
 
 
-@dataclass(frozen=True, slots=True)
-class Grammar:
+class Grammar(Struct, frozen=True):
     """What a text must look like."""
 
     kind: Kind

@@ -1,14 +1,13 @@
 """What to generate after a prompt."""
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from engines.base import TokenIds
 from generation.constraint import CompiledGrammar
 from generation.sampling import SamplingParams
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationParams:
+class GenerationParams(Struct, frozen=True):
     """What to generate after a prompt."""
 
     max_tokens: int

@@ -5,11 +5,11 @@ raw logits, then temperature, top-k, top-p, min-p, then one draw.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from random import Random
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct, field
 
 from engines.base import Logits, TokenIds
 
@@ -21,8 +21,7 @@ NUCLEUS_CANDIDATES = 1024
 """How many of the likeliest tokens top-p sorts before it falls back to sorting the whole vocabulary."""
 
 
-@dataclass(frozen=True, slots=True)
-class SamplingParams:
+class SamplingParams(Struct, frozen=True):
     """How to choose a token. The defaults leave the model's distribution as it is."""
 
     temperature: float = 1.0

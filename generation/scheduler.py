@@ -10,9 +10,9 @@ Shape learned from vLLM's and nano-vllm's schedulers: chunked prefill, and preem
 import time
 from bisect import insort
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from engines.base import PAGE_TOKENS, Engine, Logits, OutOfPagesError, Step
 from generation.drafting import pass_cost, shared_out
@@ -31,16 +31,14 @@ WAITING_LOOK_SECONDS = 0.05
 """How often the waiting are looked at for deadlines while nobody can begin."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What one pass made of one sequence: a piece of its completion, or the error that ended it."""
 
     sequence: Sequence
     result: Piece | Exception
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
+class Pass(Struct, frozen=True):
     """What the latest forward pass did, for those who watch."""
 
     sequences: int
@@ -51,8 +49,7 @@ class Pass:
     seconds: float
 
 
-@dataclass(slots=True, eq=False)
-class _Entry:
+class _Entry(Struct, eq=False):
     """A sequence in the scheduler."""
 
     number: int

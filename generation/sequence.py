@@ -6,11 +6,12 @@ It draws tokens, matches stops, makes the text and keeps the log-probabilities. 
 
 from collections import deque
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, replace
 from random import Random
 from typing import Literal
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from engines.base import KVCache, Logits, Step, TokenIds
 from generation.constraint import MOST_FORCED
@@ -27,8 +28,7 @@ PROMPT_LOGITS_ROWS = 32
 """Prompt positions whose logits are held at once when their log-probabilities are asked for: 32 x V floats."""
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(Struct, frozen=True):
     """One token and its log-probability under the model, before bias, penalties and temperature."""
 
     id: int
@@ -39,8 +39,7 @@ class Token:
     """Likeliest alternatives, (id, log-probability), best first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """What of a completion became final with one forward pass."""
 
     text: str

@@ -6,12 +6,12 @@ is here is what decoding makes of the token in the middle of a text.
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from tokenizers import Tokenizer as RustTokenizer
 
 FILE = "vocabulary.bin"
@@ -20,8 +20,7 @@ Spelling = Callable[[str], bytes]
 """A piece of the vocabulary to its bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
+class Vocabulary(Struct, frozen=True):
     """All tokens of a network."""
 
     tokens: list[bytes]

@@ -3,12 +3,12 @@
 import json
 import re
 from collections.abc import Sequence as Steps
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from engines.base import PAGE_TOKENS, Logits, Step, TokenIds
 from generation.constraint import MOST_FORCED, MOST_KEPT, Grammar, GrammarError, Grammars, Kind

@@ -18,17 +18,24 @@ ALLOWED = {
     "engines",
     "generation",
     "handler",
-    "jmespath",
     "model_loader",
     "msgspec",
     "numpy",
     "settings",
     "startup",
     "tokenizers",
-    "typing_extensions",
 }
 """Every top-level module outside the standard library that a cold start may load before the engine's."""
-NEVER = {"asyncio", "botocore.session", "http.client", "http.server", "multiprocessing", "ssl", "unittest", "xml"}
+NEVER = {
+    "asyncio",
+    "botocore.session",
+    "http.client",
+    "http.server",
+    "multiprocessing",
+    "ssl",
+    "unittest",
+    "xml",
+}
 """Parts of the standard library and of what is allowed above which cost a start and serve no request."""
 
 SCRIPT = """

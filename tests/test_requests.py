@@ -1,10 +1,10 @@
 """Requests to answers through the service: what is refused and in which words, and what comes back."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from api.answers import Answer
 from api.chat import ChatTemplate

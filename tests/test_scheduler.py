@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from api.model import Model
 from engines.base import PAGE_TOKENS, Logits, OutOfPagesError, Step, TokenIds

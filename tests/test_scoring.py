@@ -1,9 +1,9 @@
 """What clients that score text read from a completion: a log-probability for every token, the sampled one included."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from api.answers import Answer
 from api.chat import ChatTemplate
