@@ -15,14 +15,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 from msgspec.structs import replace
 
 from api.chat import load_chat_template
 from api.model import Model, generation_defaults
-from engines.base import Engine, Step
+from engines.base import Engine, Step, token_ids
 from engines.errors import LoadError
 from engines.machine import usable_vcpus
+from engines.rows import are_finite, forward
 from generation.constraint import Grammars
 from generation.tokenizer import Tokenizer, read_json
 from settings import Settings
@@ -123,8 +123,8 @@ def _is_compiled(directory: Path) -> bool:
 
 def _warm_up(directory: Path, engine: Engine) -> None:
     """One token through the network: what the libraries set up on first use, and proof that the weights are numbers."""
-    (logits,) = engine.forward([Step(np.zeros(1, dtype=np.int64), engine.new_cache())])
-    if not np.isfinite(logits).all():
+    (logits,) = forward(engine, [Step(token_ids([0]), engine.new_cache())])
+    if not are_finite(logits):
         raise LoadError(f"The weights in {directory} give logits that are not finite; copy the checkpoint again.")
 
 

@@ -6,14 +6,13 @@ A chat's messages become one prompt by the checkpoint's template; a completion h
 import uuid
 from typing import Any
 
-import numpy as np
 from msgspec import Struct
 
 from api.chat import ChatTemplate
 from api.errors import InvalidRequestError
 from api.model import Model
 from api.schema import ChatRequest, CompletionRequest, Message, TextPart
-from engines.base import TokenIds
+from engines.base import TokenIds, token_ids
 
 DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's default `max_tokens` of a completion."""
@@ -180,4 +179,4 @@ def _checked_ids(model: Model, ids: list[int]) -> TokenIds:
             param="prompt",
             unquoted=f"'prompt' holds a token id beyond 0 to {size - 1}.",
         )
-    return np.array(ids, dtype=np.int64)
+    return token_ids(ids)

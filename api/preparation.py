@@ -16,8 +16,7 @@ from api.model import Model
 from api.schema import ChatRequest, CompletionRequest
 from api.shapes import compiled_shape
 from engines.base import TokenIds
-from generation.params import GenerationParams
-from generation.sampling import SamplingParams
+from generation.params import GenerationParams, SamplingParams
 
 
 class Choice(Struct, frozen=True):

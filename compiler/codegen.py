@@ -135,7 +135,7 @@ def _runtime(level: str) -> bytes:
         library = Path(work) / "engine.so"
         _run([
             compiler(level), *_FLAGS, *MACROS, *LEVEL_FLAGS[level], *_includes(), "-fvisibility=default", "-shared",
-            *(str(NATIVE / f"{name}.cpp") for name in ("runtime", "team", "linear", "attention", "engine")),
+            *(str(NATIVE / f"{name}.cpp") for name in ("runtime", "team", "linear", "attention", "sampling", "engine")),
             "-o", str(library), "-Wl,-soname,$ORIGIN/engine.so", "-ldl",
         ])  # fmt: skip
         return library.read_bytes()

@@ -21,7 +21,7 @@ from api.chat import ChatTemplate, load_chat_template
 from api.errors import InvalidRequestError
 from api.schema import ChatRequest, CompletionRequest, validate
 from compiler.errors import CompileError
-from engines.base import PAGE_TOKENS, TokenIds
+from engines.base import PAGE_TOKENS, TokenIds, token_ids
 from generation.tokenizer import Tokenizer
 
 FIELDS = ("messages", "tools", "chat_template_kwargs", "reasoning_effort")
@@ -46,7 +46,7 @@ class Prompt:
     @property
     def ids(self) -> TokenIds:
         """What is stored: whole pages."""
-        return self.common[: len(self.common) // PAGE_TOKENS * PAGE_TOKENS]
+        return token_ids(self.common[: len(self.common) // PAGE_TOKENS * PAGE_TOKENS])
 
 
 def read(paths: Sequence[Path], directory: Path, context: int) -> list[Prompt]:
@@ -92,8 +92,8 @@ def _read(path: Path, tokenizer: Tokenizer, template: ChatTemplate | None, conte
 def _in_common(requests: Sequence[TokenIds]) -> TokenIds:
     """What all begin with."""
     shortest = min(map(len, requests))
-    same = np.all([ids[:shortest] == requests[0][:shortest] for ids in requests], axis=0)
-    return requests[0][: int(np.append(same, False).argmin())]
+    same = np.all([np.equal(ids[:shortest], requests[0][:shortest]) for ids in requests], axis=0)
+    return token_ids(requests[0][: int(np.append(same, False).argmin())])
 
 
 def _completion(text: str, tokenizer: Tokenizer) -> TokenIds:

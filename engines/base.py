@@ -1,18 +1,38 @@
 """The Engine protocol: the whole contract between sequences and a network.
 
-Arrays are numpy, so that generation needs no torch. An engine is immutable once loaded; everything that belongs to one
-sequence lives in the KV cache it hands out.
+Generation needs no torch, and with the compiled engine no numpy. An engine is immutable once loaded; everything that
+belongs to one sequence lives in the KV cache it hands out.
 """
 
-from collections.abc import Sequence
-from typing import Any, Protocol, Self
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-import numpy as np
-import numpy.typing as npt
 from msgspec import Struct
 
-TokenIds = npt.NDArray[np.int64]
-Logits = npt.NDArray[np.float32]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Logits = npt.NDArray[np.float32]
+else:
+    Logits = Any
+
+
+class TokenIds(Protocol):
+    """Token ids `[S]` in one row of 64-bit integers: what `token_ids` makes, or a numpy array."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, key: Any, /) -> Any: ...
+    def __iter__(self) -> Iterator[Any]: ...
+    def tolist(self) -> list[int]: ...
+    def tobytes(self) -> bytes: ...
+
+
+def token_ids(ids: Sequence[int] = ()) -> "array[int]":
+    """An array of `ids`."""
+    return array("q", ids)
+
 
 PAGE_TOKENS = 16
 """Tokens of one page of the KV cache, all layers together."""
@@ -151,12 +171,13 @@ def check_steps(engine: Engine, steps: Sequence[Step]) -> None:
     if len({id(step.cache) for step in steps}) < len(steps):
         raise ValueError("a cache can take part in a pass only once")
     for step in steps:
-        ids = step.ids
-        if ids.ndim != 1 or ids.dtype != np.int64 or not len(ids):
-            raise ValueError(f"a step's token ids are one row of int64, not {ids.dtype} {ids.shape}")
+        view = memoryview(step.ids)  # type: ignore[arg-type]
+        if view.ndim != 1 or view.format not in ("l", "q") or not len(view):
+            raise ValueError(f"a step's token ids are one row of int64, not {view.format} {view.shape}")
+        ids = step.ids.tolist()
         if not 0 <= step.last <= len(ids):
             raise ValueError(f"logits can be had after 0 to {len(ids)} of the ids, not {step.last}")
-        if ids.min() < 0 or ids.max() >= engine.vocab_size:
+        if min(ids) < 0 or max(ids) >= engine.vocab_size:
             raise ValueError(f"token ids lie between 0 and {engine.vocab_size - 1}")
         if step.cache.length + len(ids) > engine.context_length:
             raise ValueError(

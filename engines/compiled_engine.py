@@ -6,22 +6,20 @@ CPU. Everything is checked here before it reaches native code. Knows nothing of 
 
 import ctypes
 import mmap
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from engines import artifact, prompts
-from engines.base import PAGE_TOKENS, KVCache, Logits, Step, TokenIds, check_steps
+from engines.base import PAGE_TOKENS, KVCache, Logits, Step, TokenIds, check_steps, token_ids
 from engines.errors import LoadError
 from engines.machine import available_memory, workers
 from engines.native_library import NativeLibrary, NativeStep
+from engines.native_rows import NativeRows
 from engines.pages import PagePool
 
 RESERVED_BYTES = 64_000_000
 """What the page budget leaves beside the weights: scratch memory of a pass, requests, answers."""
-FIRST_PAGES = 16
-"""Pages that a cache's table has room for at first."""
 
 
 class CompiledCache:
@@ -31,8 +29,8 @@ class CompiledCache:
         self._pool = pool
         self.length = 0
         self.pages: list[int] = []
-        self.table = np.empty(FIRST_PAGES, np.int64)
-        """The addresses of `pages`, for native code; what lies behind them is anything."""
+        self.table = array("q")
+        """The addresses of `pages`, for native code; behind them those of pages that were given back."""
 
     def __del__(self) -> None:
         self.close()
@@ -76,11 +74,7 @@ class CompiledCache:
 
     def extend(self, pages: list[int]) -> None:
         """Put `pages` behind those that are there."""
-        held = len(self.pages)
-        needed = held + len(pages)
-        if needed > len(self.table):
-            self.table = np.concatenate([self.table[:held], np.empty(max(needed, 2 * held) - held, np.int64)])
-        self.table[held:needed] = pages
+        self.table[len(self.pages) :] = array("q", pages)
         self.pages += pages
 
     def _shares_last(self) -> bool:
@@ -132,20 +126,23 @@ class CompiledEngine:
 
     def forward(self, steps: Sequence[Step]) -> list[Logits]:
         """Append every step's ids to its cache in one pass; logits `[last, V]` of each. See `Engine.forward`."""
+        return [rows.array() for rows in self.forward_natively(steps)]
+
+    def forward_natively(self, steps: Sequence[Step]) -> list[NativeRows]:
+        """As `forward`, with logits for native code."""
         check_steps(self, steps)
-        ids = np.concatenate([step.ids for step in steps])
         self._find_pages(steps)
         native = (NativeStep * len(steps))(
-            *(NativeStep(len(s.ids), s.cache.length, s.last, s.cache.table.ctypes.data) for s in steps)
+            *(NativeStep(len(s.ids), s.cache.length, s.last, s.cache.table.buffer_info()[0]) for s in steps)
         )
-        logits = np.empty((sum(step.last for step in steps), self.vocab_size), np.float32)
-        self._native.forward(ids, native, logits)
-        rows, begin = [], 0
+        count = sum(step.last for step in steps)
+        rows = self._native.forward(b"".join(step.ids.tobytes() for step in steps), native, count, self.vocab_size)
+        begin, found = 0, []
         for step in steps:
             step.cache.length += len(step.ids)
-            rows.append(logits[begin : begin + step.last])
+            found.append(rows[begin : begin + step.last])
             begin += step.last
-        return rows
+        return found
 
     def _find_pages(self, steps: Sequence[Step]) -> None:
         """Pages for what the steps append. OutOfPagesError leaves every cache as it was."""
@@ -205,6 +202,5 @@ def _prefixes(compiled: artifact.Artifact, pool: PagePool, mapping: mmap.mmap) -
     pages = pool.adopt(mapping, prompts.HEADER_BYTES)
     numbers = prompts.page_numbers(compiled.prompts)
     return [
-        (np.array(ids, np.int64), [pages[number] for number in row])
-        for ids, row in zip(compiled.prompts, numbers, strict=True)
+        (token_ids(ids), [pages[number] for number in row]) for ids, row in zip(compiled.prompts, numbers, strict=True)
     ]

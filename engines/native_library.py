@@ -15,14 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from engines.artifact import RECOMPILE, Constant
-from engines.base import Logits, TokenIds
 from engines.errors import LoadError
+from engines.memory import address_of
+from engines.native_rows import NativeRows, Sampler
 
-ABI = 2
-"""Version of engines/native/engine.h; the compiler passes it on."""
+ABI = 3
+"""Version of engines/native/engine.h and sampling.h; the compiler passes it on."""
 _ERROR_BYTES = 1024
 _OUT_OF_MEMORY = 2
 
@@ -63,13 +62,13 @@ class NativeLibrary:
         if found != ABI:
             raise LoadError(f"{libraries / 'engine.so'} has interface {found} instead of {ABI}; {RECOMPILE}.")
         library.engine_open.restype = ctypes.c_void_p
-        self._weights = np.frombuffer(weights, np.uint8)
+        self._weights = weights
         entries = (NativeConstant * len(constants))(
             *(NativeConstant(c.name.encode(), c.offset, c.size) for c in constants)
         )
         error_text = ctypes.create_string_buffer(_ERROR_BYTES)
         self._handle = library.engine_open(
-            str(libraries).encode(), ctypes.c_void_p(self._weights.ctypes.data), entries,
+            str(libraries).encode(), ctypes.c_void_p(address_of(weights)), entries,
             ctypes.c_int64(len(constants)), ctypes.c_int64(element_bytes), ctypes.c_int32(threads), error_text,
             ctypes.c_int64(_ERROR_BYTES),
         )  # fmt: skip
@@ -78,23 +77,25 @@ class NativeLibrary:
         self._close = library.engine_close
         self._forward = library.engine_forward
         self._forward.argtypes = (
-            ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64,
+            ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64,
             ctypes.c_char_p, ctypes.c_int64,
         )  # fmt: skip
+        self._sampler = Sampler(library)
 
-    def forward(self, ids: TokenIds, steps: "ctypes.Array[NativeStep]", logits: Logits) -> None:
-        """Run `steps`, whose tokens are `ids [S]`, and fill `logits [rows of all steps, V]`.
+    def forward(self, ids: bytes, steps: "ctypes.Array[NativeStep]", rows: int, vocab_size: int) -> NativeRows:
+        """Run `steps`, whose tokens are `ids`, 64-bit integers. Logits `[rows of all steps, V]`.
 
         Raises MemoryError or RuntimeError; the steps' new tokens then hold anything.
         """
         error = ctypes.create_string_buffer(_ERROR_BYTES)
-        code = self._forward(
-            self._handle, ids.ctypes.data, steps, len(steps), logits.ctypes.data, logits.shape[1], error, _ERROR_BYTES
-        )
+        memory = bytearray(max(4 * rows * vocab_size, 1))
+        logits = NativeRows(self._sampler, memory, 0, rows, vocab_size)
+        code = self._forward(self._handle, ids, steps, len(steps), logits.address, vocab_size, error, _ERROR_BYTES)
         if code == _OUT_OF_MEMORY:
             raise MemoryError("the compiled model ran out of memory")
         if code:
             raise RuntimeError(f"the compiled model failed: {error.value.decode(errors='replace')}")
+        return logits
 
     def __del__(self) -> None:
         handle: Any = getattr(self, "_handle", None)

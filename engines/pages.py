@@ -9,11 +9,9 @@ import mmap
 import threading
 from collections import Counter
 
-import numpy as np
-import numpy.typing as npt
-
 from engines.base import OutOfPagesError
 from engines.machine import available_memory
+from engines.memory import address_of
 
 SLAB_BYTES = 8 << 20
 """What is asked of the system at once: large enough for huge pages, small enough for a small function's memory."""
@@ -32,7 +30,7 @@ class PagePool:
         """Of the kept pages those that nobody else holds."""
         self._slabs: list[mmap.mmap] = []
         self._mapped = 0  # pages
-        self._adopted: list[npt.NDArray[np.uint8]] = []
+        self._adopted: list[mmap.mmap] = []
         self._adopted_pages = 0
         self._lock = threading.Lock()
 
@@ -61,11 +59,11 @@ class PagePool:
         They do not count against the budget. The pool itself shares them with every cache: so they are never given back
         to be taken, and a cache that would append to one copies it.
         """
-        content = np.frombuffer(mapping, np.uint8)
-        count = (len(content) - offset) // self.page_bytes
-        pages = [content.ctypes.data + offset + i * self.page_bytes for i in range(count)]
+        count = (len(mapping) - offset) // self.page_bytes
+        begin = address_of(mapping) + offset
+        pages = [begin + i * self.page_bytes for i in range(count)]
         with self._lock:
-            self._adopted.append(content)
+            self._adopted.append(mapping)
             self._adopted_pages += count
             self._shares.update(pages)
         return pages

@@ -75,7 +75,7 @@ class TransformersEngine:
         keep = {"logits_to_keep": max(step.last, 1)} if self._keeps else {}
         entries = cache.take_entries()
         # More than the step's own ids only where the cache had to forget what it could not cut back.
-        ids = np.concatenate([cache.unread, step.ids])
+        ids = np.concatenate([cache.unread, np.asarray(step.ids)])
         with _memory_errors():
             for start in range(0, len(ids), self.max_rows):
                 inputs = torch.from_numpy(ids[start : start + self.max_rows]).to(self.model.device)[None]
@@ -127,7 +127,7 @@ class TransformersCache:
 
     def extend(self, ids: TokenIds, entries: DynamicCache) -> None:
         """Append `ids`, which `entries` now hold together with everything before them."""
-        self._ids = np.concatenate([self._ids, ids])
+        self._ids = np.concatenate([self._ids, np.asarray(ids)])
         self._entries, self._read = entries, len(self._ids)
 
     def truncate(self, length: int) -> None:

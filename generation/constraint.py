@@ -4,18 +4,17 @@ llguidance does the work, and is imported with the first grammar: no other reque
 says, compiling it and each step of following it are bounded in time and memory.
 """
 
+import ctypes
 import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from msgspec import Struct
 
-from engines.base import Logits
 from generation.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -68,22 +67,23 @@ class Constraint:
         """Tokens that end the text, where it may end."""
         self._matcher = matcher
         self._vocab_size = vocab_size
-        self._bits = np.zeros((vocab_size + 31) // 32, np.int32)
+        self._bits = (ctypes.c_uint32 * ((vocab_size + 31) // 32))()
 
-    def masked(self, scores: Logits, *, may_end: bool) -> Logits:
-        """`scores [V]` with minus infinity for every token that cannot come next.
+    def allowed(self, *, may_end: bool) -> bytearray:
+        """A bit for each token that can come next, the lowest first.
 
         Ends are among those unless `may_end`, or unless nothing else can come. GrammarError where that takes too much.
         """
-        self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
+        self._matcher.unsafe_compute_mask_ptr(ctypes.addressof(self._bits), ctypes.sizeof(self._bits))
         self._check()
-        possible = np.unpackbits(self._bits.view(np.uint8), count=self._vocab_size, bitorder="little").view(bool)
+        possible = bytearray(self._bits)[: (self._vocab_size + 7) // 8]
+        possible[-1] &= 0xFF >> (-self._vocab_size % 8)
         if not may_end:
             going_on = possible.copy()
-            going_on[list(self.ends)] = False
-            possible = going_on if going_on.any() else possible
-        result: Logits = np.where(possible, scores, np.float32(-np.inf))
-        return result
+            for token in self.ends:
+                going_on[token // 8] &= ~(1 << token % 8)
+            possible = going_on if any(going_on) else possible
+        return possible
 
     def take(self, token: int) -> None:
         """`token`, one of those that could come, has come."""
@@ -229,16 +229,24 @@ def _compile(grammar: Grammar, tokenizer: "LLTokenizer") -> CompiledGrammar:
     if matcher.is_error():
         raise GrammarError(_reason(matcher.get_error()))
     compiled = CompiledGrammar(tokenizer, matcher)
-    _try(compiled.begin(), tokenizer.vocab_size)
+    _try(compiled.begin())
     return compiled
 
 
-def _try(constraint: Constraint, vocab_size: int) -> None:
+def _tokens(bits: bytearray) -> Iterator[int]:
+    """The tokens that have a bit."""
+    for place, byte in enumerate(bits):
+        if byte:
+            yield from (8 * place + bit for bit in range(8) if byte >> bit & 1)
+
+
+def _try(constraint: Constraint) -> None:
     """One step: what can be told to be impossible, or to take too much, is told before anything is generated."""
-    scores = constraint.masked(np.zeros(vocab_size, np.float32), may_end=True)
-    going_on = [token for token in np.flatnonzero(scores == 0.0)[:2].tolist() if token not in constraint.ends]
-    if going_on:
-        constraint.take(going_on[0])
+    going_on = next(
+        (token for token in _tokens(constraint.allowed(may_end=True)) if token not in constraint.ends), None
+    )
+    if going_on is not None:
+        constraint.take(going_on)
         constraint.take_forced(MOST_FORCED)
 
 

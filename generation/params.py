@@ -1,10 +1,31 @@
 """What to generate after a prompt."""
 
+from collections.abc import Mapping
+
 from msgspec import Struct, field
 
 from engines.base import TokenIds
 from generation.constraint import CompiledGrammar
-from generation.sampling import SamplingParams
+
+GREEDY_BELOW = 1e-5
+"""A temperature this small leaves the likeliest token only, and dividing by it can overflow."""
+
+
+class SamplingParams(Struct, frozen=True):
+    """How to choose a token. The defaults leave the model's distribution as it is."""
+
+    temperature: float = 1.0
+    """0 is greedy: the likeliest token, the lowest id on a tie."""
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 keeps every token."""
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None
+    """None draws a fresh seed from the operating system, so restored snapshots never sample alike."""
 
 
 class GenerationParams(Struct, frozen=True):

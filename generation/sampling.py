@@ -1,65 +1,24 @@
-"""Logits to the next token: pure functions over one row of logits.
+"""Logits to the next token with numpy: pure functions over one row of logits, the reference of `native/sampling.cpp`.
 
 Knows nothing of text, engines or requests. Order of the steps as in transformers' `generate`: bias and penalties on
 raw logits, then temperature, top-k, top-p, min-p, then one draw.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from random import Random
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import Struct, field
 
-from engines.base import Logits, TokenIds
+from engines.base import Logits
+from generation.history import History
+from generation.params import GREEDY_BELOW, SamplingParams
 
 Probabilities = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
 
-GREEDY_BELOW = 1e-5
-"""A temperature this small leaves the likeliest token only, and dividing by it can overflow."""
 NUCLEUS_CANDIDATES = 1024
 """How many of the likeliest tokens top-p sorts before it falls back to sorting the whole vocabulary."""
-
-
-class SamplingParams(Struct, frozen=True):
-    """How to choose a token. The defaults leave the model's distribution as it is."""
-
-    temperature: float = 1.0
-    """0 is greedy: the likeliest token, the lowest id on a tie."""
-    top_p: float = 1.0
-    top_k: int = 0
-    """0 keeps every token."""
-    min_p: float = 0.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repetition_penalty: float = 1.0
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-    seed: int | None = None
-    """None draws a fresh seed from the operating system, so restored snapshots never sample alike."""
-
-
-class History:
-    """What the penalties need to know of one sequence: which tokens occurred, and how often in the completion."""
-
-    def __init__(self, prompt: TokenIds) -> None:
-        self._seen = set(prompt.tolist())
-        self._counts: dict[int, int] = {}
-
-    def add(self, token: int) -> None:
-        """Note one generated token."""
-        self._seen.add(token)
-        self._counts[token] = self._counts.get(token, 0) + 1
-
-    @property
-    def seen(self) -> TokenIds:
-        """Distinct tokens of prompt and completion, `[*]`."""
-        return np.fromiter(self._seen, dtype=np.int64, count=len(self._seen))
-
-    @property
-    def counts(self) -> tuple[TokenIds, Logits]:
-        """Distinct tokens of the completion and how often each occurred, `[*]` and `[*]`."""
-        tokens = np.fromiter(self._counts.keys(), dtype=np.int64, count=len(self._counts))
-        return tokens, np.fromiter(self._counts.values(), dtype=np.float32, count=len(self._counts))
 
 
 def adjust(logits: Logits, params: SamplingParams, history: History) -> Logits:
@@ -74,16 +33,37 @@ def adjust(logits: Logits, params: SamplingParams, history: History) -> Logits:
         return logits
     adjusted = logits.copy()
     if penalised:
-        seen = history.seen
+        seen = np.frombuffer(history.seen, np.int64)
         values = adjusted[seen]
         scale = np.float32(params.repetition_penalty)
         adjusted[seen] = np.where(values < 0, values * scale, values / scale)
     if counted:
-        tokens, counts = history.counts
-        adjusted[tokens] -= np.float32(params.presence_penalty) + np.float32(params.frequency_penalty) * counts
+        counts = np.frombuffer(history.counts, np.float32)
+        adjusted[np.frombuffer(history.made, np.int64)] -= (
+            np.float32(params.presence_penalty) + np.float32(params.frequency_penalty) * counts
+        )
     for token, bias in params.logit_bias.items():
         adjusted[token] += np.float32(bias)
     return adjusted
+
+
+def allowed_only(scores: Logits, allowed: bytes | bytearray | None, barred: Collection[int]) -> Logits:
+    """`scores [V]` with minus infinity for what may not come: tokens without a bit in `allowed`, and the `barred`."""
+    if allowed is not None:
+        bits = np.unpackbits(np.frombuffer(allowed, np.uint8), count=len(scores), bitorder="little")
+        scores = np.where(bits.view(bool), scores, np.float32(-np.inf))
+    if barred:
+        scores = scores.copy()
+        scores[list(barred)] = -np.inf
+    return scores
+
+
+def describe(logits: Logits, token: int, count: int) -> tuple[float, tuple[tuple[int, float], ...]]:
+    """The log-probability of `token`, and the `count` likeliest tokens with theirs, best first."""
+    logprobs = log_softmax(logits)
+    best = np.argpartition(-logprobs, count)[:count] if 0 < count < len(logprobs) else np.arange(0)
+    best = best[np.argsort(-logprobs[best], kind="stable")]
+    return float(logprobs[token]), tuple((int(i), float(logprobs[i])) for i in best)
 
 
 def log_softmax(logits: Logits) -> Logits:
@@ -104,10 +84,10 @@ def sample(logits: Logits, params: SamplingParams, random: Random) -> int:
     return int(tokens[min(drawn, last)])
 
 
-def candidates(logits: Logits, params: SamplingParams) -> tuple[TokenIds, Probabilities]:
+def candidates(logits: Logits, params: SamplingParams) -> tuple[Indices, Probabilities]:
     """The tokens that may be drawn, `[C]`, likeliest first where an order is needed, and their weights, `[C]`."""
     weights = np.exp((logits.astype(np.float64) - float(logits.max())) / params.temperature)
-    tokens: TokenIds = np.arange(len(logits), dtype=np.int64)
+    tokens: Indices = np.arange(len(logits), dtype=np.int64)
     if 0 < params.top_k < len(logits):
         tokens = _likeliest(weights, params.top_k)
         weights = weights[tokens]
@@ -120,7 +100,7 @@ def candidates(logits: Logits, params: SamplingParams) -> tuple[TokenIds, Probab
     return tokens, weights
 
 
-def _likeliest(weights: Probabilities, count: int) -> TokenIds:
+def _likeliest(weights: Probabilities, count: int) -> Indices:
     """Indices of the `count` largest weights, largest first, the lower index first on a tie."""
     if count < len(weights):
         smallest = np.partition(weights, len(weights) - count)[len(weights) - count]
@@ -130,7 +110,7 @@ def _likeliest(weights: Probabilities, count: int) -> TokenIds:
     return indices[np.argsort(-weights[indices], kind="stable")][:count]
 
 
-def _nucleus(weights: Probabilities, top_p: float) -> TokenIds:
+def _nucleus(weights: Probabilities, top_p: float) -> Indices:
     """Indices of the smallest set of likeliest tokens whose share reaches `top_p` (Holtzman et al. 2019)."""
     target = top_p * weights.sum()
     for count in (NUCLEUS_CANDIDATES, len(weights)):

@@ -10,16 +10,20 @@ Shape learned from vLLM's and nano-vllm's schedulers: chunked prefill, and preem
 import time
 from bisect import insort
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import numpy as np
 from msgspec import Struct
 
-from engines.base import PAGE_TOKENS, Engine, Logits, OutOfPagesError, Step
+from engines.base import PAGE_TOKENS, Engine, OutOfPagesError, Step
+from engines.rows import forward
 from generation.drafting import pass_cost, shared_out
 from generation.pace import Pace
 from generation.prefix_cache import PrefixCache
 from generation.sequence import Piece, Sequence
 from generation.shared_prompt import SharedPrompt
+
+if TYPE_CHECKING:
+    from engines.rows import Rows
 
 PROMPT_ROWS_BESIDE_DECODING = 128
 """Prompt tokens read in a pass that also decodes: what the others' next tokens may have to wait for."""
@@ -321,13 +325,13 @@ class Scheduler:
             self._accept(entry, result, after, outcomes)
         self.latest = Pass(len(steps), prompt_rows, self._made, after - now)
 
-    def _forward(self, steps: list[Step]) -> list[Logits | Exception]:
+    def _forward(self, steps: list[Step]) -> "list[Rows | Exception]":
         """Logits, or what went wrong, per step. OutOfPagesError where the pass did not begin.
 
         When a pass fails, its steps are run one by one, so that only a step which fails alone takes its sequence along.
         """
         try:
-            return list(self.engine.forward(steps))
+            return list(forward(self.engine, steps))
         except OutOfPagesError:
             raise
         except Exception as error:
@@ -335,16 +339,16 @@ class Scheduler:
                 return [error]
         return [self._forward_alone(step) for step in steps]
 
-    def _forward_alone(self, step: Step) -> Logits | Exception:
+    def _forward_alone(self, step: Step) -> "Rows | Exception":
         try:
-            return self.engine.forward([step])[0]
+            return forward(self.engine, [step])[0]
         except Exception as error:
             return error
 
-    def _accept(self, entry: _Entry, rows: Logits, now: float, outcomes: list[Outcome]) -> None:
+    def _accept(self, entry: _Entry, rows: "Rows", now: float, outcomes: list[Outcome]) -> None:
         sequence = entry.sequence
         if entry.shared is not None and sequence.unread == 0:
-            entry.shared.keep(sequence, rows[-1].copy())
+            entry.shared.keep(sequence, rows[-1:].copy())
             entry.shared = None
         if sequence.unread == 0 and sequence.completion_tokens == 0:
             self._keep(sequence)
@@ -417,9 +421,8 @@ def _reads_for(one: Sequence, other: Sequence) -> bool:
     most = min(len(one.findable), len(other.findable))
     if one.scope != other.scope or most < other.cache.length + WORTH_WAITING:
         return False
-    differing = np.flatnonzero(one.ids[:most] != other.ids[:most])
-    common = int(differing[0]) if len(differing) else most
-    return common // PAGE_TOKENS * PAGE_TOKENS >= other.cache.length + WORTH_WAITING
+    needed = -(-(other.cache.length + WORTH_WAITING) // PAGE_TOKENS) * PAGE_TOKENS
+    return needed <= most and bool(one.ids[:needed] == other.ids[:needed])
 
 
 def _least(one: int | None, other: int | None) -> int | None:

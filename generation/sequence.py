@@ -7,20 +7,23 @@ It draws tokens, matches stops, makes the text and keeps the log-probabilities. 
 from collections import deque
 from collections.abc import Hashable, Iterable
 from random import Random
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engines.base import KVCache, Logits, Step, TokenIds
+from engines.base import KVCache, Step, TokenIds, token_ids
+from generation.choosing import choose, describe
 from generation.constraint import MOST_FORCED
 from generation.deadline import Deadline
 from generation.drafting import MOST_DRAFTED, Drafter
+from generation.history import History
 from generation.params import GenerationParams
-from generation.sampling import History, adjust, log_softmax, sample
 from generation.stopping import StopMatcher
 from generation.tokenizer import Detokenizer, Tokenizer
+
+if TYPE_CHECKING:
+    from engines.rows import Row, Rows
 
 FinishReason = Literal["stop", "length", "deadline"]
 
@@ -90,12 +93,12 @@ class Sequence:
         self.first_token_at: float | None = None
         self.latest_token_at: float | None = None
         self._tokenizer = tokenizer
-        self._ids = np.empty(len(prompt) + params.max_tokens, np.int64)
-        self._ids[: len(prompt)] = prompt
-        self._length = len(prompt)
-        self._history = History(prompt)
+        self._ids = token_ids(prompt.tolist())
+        self._history = History(self._ids)
+        self._length = len(self._ids)
+        self._ids.extend(token_ids([0]) * params.max_tokens)
         self._random = Random(params.sampling.seed)
-        self._prompt_tokens = [Token(int(prompt[0]))] if params.prompt_logprobs else []
+        self._prompt_tokens = [Token(self._ids[0])] if params.prompt_logprobs else []
         self._prompt_given = not params.prompt_logprobs
         self._text_of: Detokenizer | None = None
         grammar = params.grammar
@@ -164,7 +167,7 @@ class Sequence:
         assert self.cache is not None
         self.drafted = drafted
         if drafted:
-            self._ids[self._length : self._length + drafted] = self._draft[:drafted]
+            self._ids[self._length : self._length + drafted] = token_ids(self._draft[:drafted])
         start = self.cache.length
         if self._describes_prompt:
             most = min(most, PROMPT_LOGITS_ROWS)
@@ -174,7 +177,7 @@ class Sequence:
         end = min(start + most, self._length + drafted)
         return Step(self._ids[start:end], self.cache, max(0, end - max(start, first_row)))
 
-    def accept(self, rows: Logits) -> Piece | None:
+    def accept(self, rows: "Rows") -> Piece | None:
         """Take the logits `[last, V]` of the step that was fed. What became final, None while the prompt is read.
 
         The cache then holds nothing of a draft but what came.
@@ -242,7 +245,7 @@ class Sequence:
         """Whether its grammar lets nothing follow."""
         return self._constraint is not None and self._constraint.is_complete
 
-    def _go_on(self, logits: Logits) -> Piece:
+    def _go_on(self, logits: "Row") -> Piece:
         """What became final with the logits `[V]` after all its tokens."""
         self._locate_prompt()
         tokens, self._described = self._described, []
@@ -255,17 +258,16 @@ class Sequence:
         self._append(drawn.id)
         return self._put([*tokens, drawn, *self._force(drawn.id)])
 
-    def _draw(self, logits: Logits) -> Token:
+    def _draw(self, logits: "Row") -> Token:
         """The token after `logits [V]`, described where that is wanted."""
         params = self.params
-        scores = adjust(logits, params.sampling, self._history)
         may_end = self._made >= params.min_tokens
+        allowed, barred = None, frozenset[int]()
         if self._constraint is not None:
-            scores = self._constraint.masked(scores, may_end=may_end and bool(params.eos_ids))
-        elif not may_end and params.eos_ids:
-            scores = scores.copy()
-            scores[list(params.eos_ids)] = -np.inf
-        token = sample(scores, params.sampling, self._random)
+            allowed = self._constraint.allowed(may_end=may_end and bool(params.eos_ids))
+        elif not may_end:
+            barred = params.eos_ids
+        token = choose(logits, params.sampling, self._history, self._random, allowed, barred)
         return Token(token) if params.logprobs is None else _describe(token, logits, params.logprobs)
 
     def _append(self, token: int) -> None:
@@ -354,9 +356,7 @@ def _joined(pieces: list[Piece]) -> Piece:
     return replace(pieces[-1], text=text, tokens=tuple(token for piece in pieces for token in piece.tokens))
 
 
-def _describe(token: int, logits: Logits, count: int) -> Token:
+def _describe(token: int, logits: "Row", count: int) -> Token:
     """A token with its log-probability and those of the `count` likeliest ones."""
-    logprobs = log_softmax(logits)
-    best = np.argpartition(-logprobs, count)[:count] if 0 < count < len(logprobs) else np.arange(0)
-    best = best[np.argsort(-logprobs[best], kind="stable")]
-    return Token(token, logprob=float(logprobs[token]), top=tuple((int(i), float(logprobs[i])) for i in best))
+    logprob, top = describe(logits, token, count)
+    return Token(token, logprob=logprob, top=top)

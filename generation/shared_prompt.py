@@ -1,9 +1,13 @@
 """A prompt that several sequences continue: read once, by the first of them that runs; the others fork its cache."""
 
 import contextlib
+from typing import TYPE_CHECKING
 
-from engines.base import KVCache, Logits
+from engines.base import KVCache
 from generation.sequence import Sequence
+
+if TYPE_CHECKING:
+    from engines.rows import Rows
 
 
 class SharedPrompt:
@@ -14,15 +18,15 @@ class SharedPrompt:
         self.reader: Sequence | None = None
         """The one that reads the prompt, until it has."""
         self._to_begin = sequences
-        self._read: tuple[Sequence, KVCache, Logits] | None = None
+        self._read: tuple[Sequence, KVCache, Rows] | None = None
 
     @property
     def is_read(self) -> bool:
         """Whether a sequence can begin by forking."""
         return self._read is not None
 
-    def keep(self, reader: Sequence, row: Logits) -> None:
-        """The prompt is read: `reader`'s cache holds it and nothing else, `row [V]` are the logits after it."""
+    def keep(self, reader: Sequence, row: "Rows") -> None:
+        """The prompt is read: `reader`'s cache holds it and nothing else, `row [1, V]` are the logits after it."""
         self.reader = None
         self._to_begin -= 1
         if self._to_begin > 0 and reader.cache is not None:
@@ -30,14 +34,14 @@ class SharedPrompt:
             with contextlib.suppress(MemoryError):
                 self._read = (reader, reader.cache.fork(), row)
 
-    def fork_for(self, sequence: Sequence) -> Logits:
+    def fork_for(self, sequence: Sequence) -> "Rows":
         """Give `sequence` a cache that holds the prompt. The logits `[1, V]` after it."""
         assert self._read is not None
         reader, cache, row = self._read
         sequence.cache = cache.fork()
         sequence.start_as(reader)
         self.forget_one()
-        return row[None]
+        return row
 
     def forget_one(self) -> None:
         """One sequence less will begin here."""

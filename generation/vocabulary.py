@@ -5,12 +5,12 @@ is here is what decoding makes of the token in the middle of a text.
 """
 
 import json
+from array import array
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from msgspec import Struct
 from tokenizers import Tokenizer as RustTokenizer
 
@@ -30,7 +30,7 @@ class Vocabulary(Struct, frozen=True):
 
     def save(self, path: Path) -> None:
         """Write what takes longest to make, the tokens: where each ends, as 32-bit numbers, and their bytes."""
-        ends = np.cumsum([len(token) for token in self.tokens], dtype="<u4")
+        ends = array("I", accumulate(map(len, self.tokens)))
         path.write_bytes(ends.tobytes() + b"".join(self.tokens))
 
 
@@ -49,8 +49,8 @@ def read_vocabulary(tokenizer: RustTokenizer, spell: Spelling, size: int, saved:
 
 
 def _saved_tokens(content: bytes, size: int) -> list[bytes]:
-    ends = np.frombuffer(content, "<u4", size)
-    content = content[ends.nbytes :]
+    ends = array("I", content[: 4 * size])
+    content = content[4 * size :]
     return [content[begin:end] for begin, end in pairwise([0, *ends.tolist()])]
 
 

@@ -14,8 +14,7 @@ from engines.base import PAGE_TOKENS, Logits, Step, TokenIds
 from generation.constraint import MOST_FORCED, MOST_KEPT, Grammar, GrammarError, Grammars, Kind
 from generation.deadline import Deadline
 from generation.pace import Pace
-from generation.params import GenerationParams
-from generation.sampling import SamplingParams
+from generation.params import GenerationParams, SamplingParams
 from generation.scheduler import Scheduler
 from generation.sequence import Piece, Sequence
 from generation.tokenizer import REPLACEMENT, Tokenizer

@@ -13,8 +13,7 @@ from api.model import Model
 from engines.base import Logits, OutOfPagesError, Step, TokenIds
 from engines.machine import available_memory, usable_vcpus
 from engines.transformers_engine import TransformersEngine
-from generation.params import GenerationParams
-from generation.sampling import SamplingParams
+from generation.params import GenerationParams, SamplingParams
 from settings import Settings
 from tests.checkpoints import CONFIGS, CONTEXT, VOCAB, make_checkpoint
 from tests.generating import generate

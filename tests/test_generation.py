@@ -11,8 +11,7 @@ from api.model import Model
 from engines.base import Logits, Step
 from engines.transformers_engine import TransformersEngine
 from generation.pace import ANSWER_SECONDS
-from generation.params import GenerationParams
-from generation.sampling import SamplingParams
+from generation.params import GenerationParams, SamplingParams
 from generation.sequence import Piece
 from generation.stopping import StopMatcher
 from tests.generating import generate

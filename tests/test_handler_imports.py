@@ -1,4 +1,4 @@
-"""What importing the handler costs: the modules it loads beside the engine's own."""
+"""What importing the handler and a first plain request cost: the modules they load beside the engine's own."""
 
 import json
 import os
@@ -20,7 +20,6 @@ ALLOWED = {
     "handler",
     "model_loader",
     "msgspec",
-    "numpy",
     "settings",
     "startup",
     "tokenizers",
@@ -32,6 +31,7 @@ NEVER = {
     "http.client",
     "http.server",
     "multiprocessing",
+    "numpy",
     "ssl",
     "unittest",
     "xml",
@@ -40,27 +40,44 @@ NEVER = {
 
 SCRIPT = """
 import json, sys, types
-import numpy as np
+from engines.native_rows import NativeRows
+
+class Sampler:
+    finite = staticmethod(lambda *of: 1)
+    pick = staticmethod(lambda *of: 5)
+
+class Cache:
+    length, pages = 0, []
+    def close(self): pass
 
 class Engine:
     name, dtype, device = "stub", "float32", "cpu"
     vocab_size, context_length, max_rows = 320, 640, 512
-    pool, prefixes, total_tokens = None, (), 0
-    def new_cache(self): return None
-    def forward(self, steps): return [np.zeros((step.last, 320), dtype=np.float32) for step in steps]
+    pool, prefixes, total_tokens, free_tokens = None, (), 640, 640
+    def new_cache(self): return Cache()
+    def forward_natively(self, steps):
+        for step in steps:
+            step.cache.length += len(step.ids)
+        return [NativeRows(Sampler, bytearray(4 * 320 * step.last), 0, step.last, 320) for step in steps]
+
+class Context:
+    function_name = invoked_function_arn = aws_request_id = "of a test"
+    memory_limit_in_mb = 1024
+    def get_remaining_time_in_millis(self): return 60_000
 
 stub = types.ModuleType("engines.transformers_engine")
 stub.load = lambda *args, **settings: Engine()
 sys.modules[stub.__name__] = stub
 import handler
+assert handler.lambda_handler({"prompt": "x", "max_tokens": 3}, Context())["usage"]["completion_tokens"] == 3
 print(json.dumps(sorted(sys.modules)))
 """
-"""The handler over an engine that needs nothing but numpy."""
+"""The handler with its first answer, over an engine whose logits are in native memory as the compiled one's are."""
 
 
 @pytest.fixture(scope="module")
 def modules(llama_directory: Path) -> set[str]:
-    """All modules in a fresh process that has imported the handler."""
+    """All modules in a fresh process that has imported the handler and answered."""
     env = {**os.environ, "MODEL_DIR": str(llama_directory)}
     done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
     return set(json.loads(done.stdout.splitlines()[-1]))

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from engines import compiled_engine
-from engines.base import PAGE_TOKENS, KVCache, Step, TokenIds
+from engines.base import PAGE_TOKENS, KVCache, Step, TokenIds, token_ids
 from engines.compiled_engine import CompiledEngine
 from generation.deadline import Deadline
 from generation.pace import Pace
-from generation.params import GenerationParams
+from generation.params import GenerationParams, SamplingParams
 from generation.prefix_cache import PrefixCache
-from generation.sampling import SamplingParams
 from generation.scheduler import Scheduler
 from generation.sequence import Piece
 from generation.sequence import Sequence as TokenSequence
@@ -79,7 +78,7 @@ def test_a_beginning_is_found_as_far_as_it_is_the_same(engine: CompiledEngine) -
     prefixes, ids = PrefixCache(engine, 100), ids_of(160)
     kept(engine, prefixes, ids)
     for differing in range(160):
-        other = ids.copy()
+        other = token_ids(ids.tolist())
         other[differing] += 1
         assert prefixes.count(other, None) == differing // PAGE_TOKENS * PAGE_TOKENS
     assert prefixes.count(ids[16:], None) == 0  # the same tokens at another place are other keys and values

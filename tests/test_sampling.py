@@ -17,7 +17,9 @@ from transformers import (
 )
 
 from engines.base import Logits
-from generation.sampling import History, SamplingParams, adjust, candidates, log_softmax, sample
+from generation.history import History
+from generation.params import SamplingParams
+from generation.sampling import adjust, candidates, log_softmax, sample
 
 VOCAB = 3000  # more than NUCLEUS_CANDIDATES, so that top-p's fallback to the whole vocabulary is met
 
@@ -67,12 +69,12 @@ def test_kept_tokens_and_their_probabilities_equal_transformers(
 def test_repetition_penalty_equals_transformers() -> None:
     logits, prompt = random_logits(1), [5, 6, 5, 2999]
     expected = RepetitionPenaltyLogitsProcessor(1.7)(torch.LongTensor([prompt]), torch.FloatTensor(logits)[None])[0]
-    adjusted = adjust(logits, SamplingParams(repetition_penalty=1.7), History(np.array(prompt)))
+    adjusted = adjust(logits, SamplingParams(repetition_penalty=1.7), History(prompt))
     np.testing.assert_allclose(adjusted, expected.numpy(), rtol=1e-6)
 
 
 def test_presence_and_frequency_penalties_count_the_completion_alone() -> None:
-    history = History(np.array([7, 7, 7]))
+    history = History([7, 7, 7])
     for token in (3, 3, 4):
         history.add(token)
     params = SamplingParams(presence_penalty=0.5, frequency_penalty=0.25)
@@ -84,13 +86,13 @@ def test_logit_bias_forbids_and_forces_tokens() -> None:
     logits = random_logits(2)
     best = int(logits.argmax())
     bias = SamplingParams(temperature=0.0, logit_bias={best: -100.0, 11: 100.0})
-    assert sample(adjust(logits, bias, History(np.array([1]))), bias, Random(0)) == 11
+    assert sample(adjust(logits, bias, History([1])), bias, Random(0)) == 11
 
 
 def test_adjusting_leaves_the_engine_s_logits_as_they_were() -> None:
     logits = random_logits(3)
     before = logits.copy()
-    adjust(logits, SamplingParams(repetition_penalty=2.0, logit_bias={1: 5.0}), History(np.array([1, 2])))
+    adjust(logits, SamplingParams(repetition_penalty=2.0, logit_bias={1: 5.0}), History([1, 2]))
     np.testing.assert_array_equal(logits, before)
 
 

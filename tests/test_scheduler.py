@@ -14,8 +14,7 @@ from engines.base import PAGE_TOKENS, Logits, OutOfPagesError, Step, TokenIds
 from generation import scheduler as scheduling
 from generation.deadline import Deadline
 from generation.pace import Pace
-from generation.params import GenerationParams
-from generation.sampling import SamplingParams
+from generation.params import GenerationParams, SamplingParams
 from generation.scheduler import Scheduler
 from generation.sequence import Piece
 from generation.sequence import Sequence as TokenSequence

@@ -15,6 +15,7 @@ from api.schema import CompletionRequest, validate
 from api.service import Service
 from benchmarks.warm.command import PLAIN_IDS
 from generation.constraint import MOST_FORCED, Grammar
+from generation.sampling import allowed_only
 from model_loader import load_model
 from settings import Settings
 
@@ -98,7 +99,7 @@ def _masks(service: Service, draw: random.Random) -> list[float]:
     constraint = grammar.begin()
     while len(seconds) < STEPS:
         started = time.perf_counter()
-        possible = constraint.masked(scores, may_end=True)
+        possible = allowed_only(scores, constraint.allowed(may_end=True), ())
         masked = time.perf_counter()
         token = draw.choice(np.flatnonzero(possible == 0).tolist())
         drawn = time.perf_counter()

@@ -49,8 +49,7 @@ def load_together() -> Callable[[list[list[int]], int, Callable[[int], None]], N
     import numpy as np
 
     from generation.pace import Pace
-    from generation.params import GenerationParams
-    from generation.sampling import SamplingParams
+    from generation.params import GenerationParams, SamplingParams
     from generation.scheduler import Scheduler
     from generation.sequence import Sequence
 
