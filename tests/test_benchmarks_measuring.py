@@ -16,7 +16,8 @@ from benchmarks import checkpoints
 from benchmarks.__main__ import main
 from benchmarks.break_even.measured import measured_cold, measured_typical, measured_warm
 from benchmarks.cold_start.container import require_docker
-from benchmarks.cold_start.observe import count_opened
+from benchmarks.cold_start.observe import opened_in
+from benchmarks.cold_start.remains import beside_weights, file_sizes, import_times, remains
 from benchmarks.cold_start.report import PHASES, split
 from benchmarks.cold_start.report import sections as cold_start_sections
 from benchmarks.errors import InputError, NotInstalledError
@@ -88,7 +89,26 @@ def test_a_trace_counts_each_file_once_and_no_directory_or_kernel_file() -> None
         '12 openat(AT_FDCWD, "/proc/self/stat", O_RDONLY) = 3\n'
         '12 execve("/usr/bin/python", [], 0x0) = 0\n'
     )
-    assert count_opened(trace) == 2
+    assert opened_in(trace) == {"/lib/a.so", "/lib/b.so"}
+
+
+def test_what_remains_of_a_cold_start_is_told_by_package_and_by_file(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(bytes(5_000_000))
+    (tmp_path / "tokenizer.json").write_bytes(bytes(2_000_000))
+    files = file_sizes({str(tmp_path / "tokenizer.json"), str(tmp_path / "weights.bin"), "/no/such"}, tmp_path)
+    imports = import_times([
+        "import time: self [us] | cumulative | imported package",
+        "import time:       500 |       1500 |   json.decoder",
+        "import time:      1500 |       2000 | json",
+        "import time:     90000 |      99000 | handler",
+        "START RequestId",
+    ])  # fmt: skip
+    assert imports == {"json": 2.0}
+    assert list(files) == ["the model's weights.bin", "the model's tokenizer.json", "/no/such"]
+    assert beside_weights(files) == 2_000_000
+    shown = remains({"remains": {"a": {"imports_ms": imports, "files": files}}})
+    assert "| `json` | 2.0 |" in shown
+    assert "| all 3, weights aside | **2.0** |" in shown
 
 
 COLD = {

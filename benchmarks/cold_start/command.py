@@ -7,8 +7,16 @@ from typing import Any
 from rich.progress import Progress
 
 from benchmarks.cold_start.container import ContainerFailedError, image_bytes, require_docker
-from benchmarks.cold_start.measure import PROMPT, ColdStartFailedError, Condition, cold_start, files_opened
+from benchmarks.cold_start.measure import (
+    PROMPT,
+    ColdStartFailedError,
+    Condition,
+    cold_start,
+    files_opened,
+    import_output,
+)
 from benchmarks.cold_start.observe import may_drop_page_cache, may_limit_cpu
+from benchmarks.cold_start.remains import file_sizes, import_times
 from benchmarks.errors import InputError, NotInstalledError
 from benchmarks.prompt_text import prompt_text
 from benchmarks.results import Recorder
@@ -100,7 +108,7 @@ def run(options: argparse.Namespace) -> Path:
     }
     recorder = Recorder(options.out / f"{options.name}.json", "cold-start", WHAT, settings)
     samples: list[dict[str, Any]] = []
-    recorder.data = {"samples": samples, "files_opened": {}, "failed": {}, "skipped": skipped}
+    recorder.data = {"samples": samples, "files_opened": {}, "remains": {}, "failed": {}, "skipped": skipped}
     recorder.data["image_bytes"] = {variant.name: image_bytes(variant.image) for variant in images}
     kinds = [(variant, condition) for variant in variants for condition in conditions]
     with Progress() as progress:
@@ -134,7 +142,12 @@ def _start(variant: Variant, condition: Condition, prompts: dict[str, str], reco
 
 def _trace(variant: Variant, prompt: str, recorder: Recorder) -> None:
     try:
-        recorder.data["files_opened"][variant.name] = files_opened(variant, prompt)
+        opened = files_opened(variant, prompt)
+        recorder.data["files_opened"][variant.name] = len(opened)
+        recorder.data["remains"][variant.name] = {
+            "imports_ms": import_times(import_output(variant, prompt)),
+            "files": file_sizes(opened, variant.directory),
+        }
     except NotInstalledError as error:
         recorder.data["skipped"].append(str(error))
     except (ColdStartFailedError, EmulatorError) as error:

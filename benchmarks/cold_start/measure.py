@@ -11,10 +11,10 @@ from typing import Any
 from benchmarks.cold_start.container import Container, ContainerFailedError
 from benchmarks.cold_start.observe import (
     TOKEN,
-    count_opened,
     cpu_quota,
     drop_page_cache,
     find_process,
+    opened_in,
     read_costs,
     tracer,
 )
@@ -125,8 +125,8 @@ def _in_container(
         return seconds, answer, dict(read_costs(process)) if process else {}
 
 
-def files_opened(variant: Variant, prompt: str = PROMPT) -> int:
-    """Different files that a cold start with the first token after `prompt` opens.
+def files_opened(variant: Variant, prompt: str = PROMPT) -> set[str]:
+    """The files that a cold start with the first token after `prompt` opens.
 
     Traced, so its times mean nothing.
     """
@@ -141,7 +141,17 @@ def files_opened(variant: Variant, prompt: str = PROMPT) -> int:
                 reply = emulator.invoke(_event(prompt), timeout=LONGEST_S)
             if reply.status != 200:
                 raise ColdStartFailedError(_said(reply.payload))
-        return count_opened(output.read_text(errors="replace"))
+        return opened_in(output.read_text(errors="replace"))
+
+
+def import_output(variant: Variant, prompt: str = PROMPT) -> tuple[str, ...]:
+    """What a cold start under `python -X importtime` writes; nothing for an image, whose command is its own."""
+    if variant.image:
+        return ()
+    environment = _environment(variant, Condition(None, "warm"), uuid.uuid4().hex)
+    environment["MODEL_DIR"] = str(variant.directory)
+    with Emulator(environment, [RUNTIME_CLIENT[0], "-X", "importtime", *RUNTIME_CLIENT[1:]]) as emulator:
+        return emulator.invoke(_event(prompt), timeout=LONGEST_S).output
 
 
 def _trace_container(image: str, environment: dict[str, str], output: Path, prompt: str) -> None:

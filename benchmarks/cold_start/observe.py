@@ -99,11 +99,11 @@ def tracer(output: Path) -> list[str]:
     return ["strace", "-f", "-qq", "-e", "trace=open,openat,execve", "-e", "status=successful", "-o", str(output)]
 
 
-def count_opened(trace: str) -> int:
-    """How many different files a trace opened, directories and the kernel's own (/proc, /sys, /dev) left out."""
+def opened_in(trace: str) -> set[str]:
+    """The files that a trace opened, directories and the kernel's own (/proc, /sys, /dev) left out."""
     names = set()
     for line in trace.splitlines():
         found = re.search(r'open(?:at)?\((?:[^,"]+, )?"([^"]+)", ([A-Z_|]+)', line)
         if found and "O_DIRECTORY" not in found[2] and not found[1].startswith(("/proc/", "/sys/", "/dev/")):
             names.add(os.path.normpath(found[1]))
-    return len(names)
+    return names

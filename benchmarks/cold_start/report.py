@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.cold_start.measure import Condition
+from benchmarks.cold_start.remains import remains
 from benchmarks.plots import BLUE, GREY, INK, ORANGE, PURPLE, RED, TEAL, legend_below, sheet
 from benchmarks.results import provenance
 from benchmarks.stats import noise_note, paired_ratio, summarise
@@ -145,6 +146,7 @@ def sections(content: dict[str, Any]) -> dict[str, str]:
         "times": f"{_times(content)}\n{noise_note(spreads, content['machine'])}",
         "costs": _costs(content),
         "notes": "\n".join(notes) + "\n" if notes else "",
+        **({"remains": remains(content)} if content.get("remains") else {}),
     }
 
 
