@@ -5,8 +5,9 @@ Names, defaults and allowed values; what they do is elsewhere. A test holds the 
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct
 
 from engines.errors import LoadError
 
@@ -14,8 +15,7 @@ ROOT = Path(__file__).parent
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """What a process is told from outside. `from_env` raises LoadError for a value that cannot be used."""
 
     model_dir: str = str(ROOT / "models" / "demo")
@@ -40,7 +40,7 @@ class Settings:
     """GATEWAY_TIMEOUT: seconds API Gateway waits for an answer before it gives up on the function."""
     streaming_doors: tuple[str, ...] = ()
     """STREAMING_DOORS: front doors set up to stream, of function-url and rest-api, separated by commas."""
-    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    api_keys: tuple[str, ...] = ()
     """API_KEYS: keys that clients may use, separated by commas; without any source of keys none is asked for."""
     api_keys_secret: str = ""
     """API_KEYS_SECRET: name or ARN of a Secrets Manager secret that holds keys."""
@@ -80,6 +80,9 @@ class Settings:
     """LOG_PROMPTS: write prompts and completions to the log."""
     tracing: bool = False
     """TRACING: X-Ray subsegments through Powertools' Tracer, whose imports add some 0.2 s to a cold start."""
+
+    def __repr__(self) -> str:
+        return "Settings(...)"  # it holds keys
 
     @staticmethod
     def from_env(env: Mapping[str, str] = os.environ) -> "Settings":

@@ -3,11 +3,11 @@
 import functools
 import os
 from collections.abc import Callable
-from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from msgspec.structs import fields
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["POWERTOOLS_METRICS_NAMESPACE"] = "CausalLM"

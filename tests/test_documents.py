@@ -1,8 +1,9 @@
 """The documents say what the code does: the settings, files, commands, metrics and log lines they name exist."""
 
 import re
-from dataclasses import fields
 from pathlib import Path
+
+from msgspec.structs import fields
 
 from settings import Settings
 

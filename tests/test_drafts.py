@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import Struct
+from msgspec.structs import replace
 
 from engines import compiled_engine
 from engines.base import PAGE_TOKENS, Engine, Logits, OutOfPagesError, TokenIds
@@ -18,9 +20,8 @@ from generation.constraint import Grammar, Grammars
 from generation.deadline import Deadline
 from generation.drafting import MOST_ROWS, Drafter, pass_cost, shared_out
 from generation.pace import ANSWER_SECONDS, Pace
-from generation.params import GenerationParams
+from generation.params import GenerationParams, SamplingParams
 from generation.prefix_cache import PrefixCache
-from generation.sampling import SamplingParams
 from generation.scheduler import Scheduler
 from generation.sequence import Piece, Token
 from generation.sequence import Sequence as TokenSequence
@@ -57,8 +58,7 @@ class Result:
         self.completion_tokens, self.reason, self.end = piece.completion_tokens, piece.finish_reason, piece.end
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """One sequence to be."""
 
     prompt: TokenIds
@@ -149,7 +149,7 @@ def wanted_at_random(draw: Random, engine: Engine, tokenizer: Tokenizer, grammar
     prompt = np.array([draw.randrange(8, 300) for _ in range(period)] * 3)[: draw.randrange(1, longest)]
     wanted = Wanted(prompt, params, draw.randrange(6))
     _, sequence = alone(engine, tokenizer, wanted)
-    prediction = sequence.ids[len(prompt) :].copy()
+    prediction = sequence.ids[len(prompt) :]
     for place in range(len(prediction)):
         if draw.random() < 0.1:
             prediction[place] = draw.randrange(8, 300)
@@ -265,7 +265,7 @@ def predicted(engine: Engine, tokenizer: Tokenizer, prompt: TokenIds = TWENTY) -
     greedy = GenerationParams(max_tokens=60, sampling=SamplingParams(temperature=0.0))
     wanted = Wanted(prompt, greedy)
     _, sequence = alone(engine, tokenizer, wanted)
-    return replace(wanted, params=replace(greedy, most_drafted=31, prediction=sequence.ids[len(prompt) :].copy()))
+    return replace(wanted, params=replace(greedy, most_drafted=31, prediction=sequence.ids[len(prompt) :]))
 
 
 def test_a_right_prediction_saves_most_passes_and_is_counted(tokenizer: Tokenizer) -> None:
@@ -283,7 +283,7 @@ def test_a_wrong_prediction_is_given_up(tokenizer: Tokenizer) -> None:
     engine = DeterministicEngine()
     wanted = predicted(engine, tokenizer)
     assert wanted.params.prediction is not None
-    guess = wanted.params.prediction + np.arange(60) // 5  # right in its first five tokens only
+    guess = np.array(wanted.params.prediction) + np.arange(60) // 5  # right in its first five tokens only
     wrong = replace(wanted, params=replace(wanted.params, prediction=guess))
     (result,), (sequence,) = run(Scheduler(engine, Pace(), 1), tokenizer, [wrong])
     assert result == alone(engine, tokenizer, wanted)[0]

@@ -16,7 +16,7 @@ from api.model import Model
 from api.routes import HttpRequest, handle
 from api.schema import ChatRequest, CompletionRequest, validate
 from api.service import Service
-from engines.base import PAGE_TOKENS, Logits, Step
+from engines.base import PAGE_TOKENS, Step
 from engines.compiled_engine import CompiledEngine
 from generation.deadline import Deadline
 from model_loader import load_model
@@ -95,13 +95,13 @@ def count_rows(service: Service, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The rows of each later pass."""
     engine = service.model.engine
     rows: list[int] = []
-    forward = engine.forward
+    forward = engine.forward_natively  # type: ignore[attr-defined]
 
-    def counting(steps: Sequence[Step]) -> list[Logits]:
+    def counting(steps: Sequence[Step]) -> Any:
         rows.append(sum(len(step.ids) for step in steps))
         return forward(steps)
 
-    monkeypatch.setattr(engine, "forward", counting)
+    monkeypatch.setattr(engine, "forward_natively", counting)
     return rows
 
 
@@ -167,13 +167,13 @@ def test_only_what_is_unread_has_to_be_read_before_the_deadline(
     now = [100.0]
     monkeypatch.setattr("generation.scheduler.time.monotonic", lambda: now[0])
     engine = service.model.engine
-    forward = engine.forward
+    forward = engine.forward_natively  # type: ignore[attr-defined]
 
-    def slow(steps: Sequence[Step]) -> list[Logits]:
+    def slow(steps: Sequence[Step]) -> Any:
         now[0] += 0.01 * sum(len(step.ids) for step in steps)
         return forward(steps)
 
-    monkeypatch.setattr(engine, "forward", slow)
+    monkeypatch.setattr(engine, "forward_natively", slow)
     ask(service)  # a token of a prompt is known to take 10 ms
     request = service.prepare(validate(CompletionRequest, {"prompt": PROMPT, "max_tokens": 1, "temperature": 0}))
     other = service.prepare(validate(CompletionRequest, {"prompt": [*PROMPT[:50], *PROMPT], "max_tokens": 1}))

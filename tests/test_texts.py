@@ -1,11 +1,11 @@
 """Texts, tokens and prompts over the API's own routes, by the names of vLLM and of llama.cpp's server."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from api.chat import ChatTemplate
 from api.errors import ApiError, NotFoundError, RequestTooLargeError
@@ -51,7 +51,7 @@ def test_the_tokenizer_s_special_tokens_are_vllm_s_default_and_not_llama_cpp_s(l
 
         def encode(self, text: str, *, add_special_tokens: bool = True) -> TokenIds:
             ids = llama.tokenizer.encode(text)
-            return np.insert(ids, 0, 0) if add_special_tokens else ids
+            return np.insert(np.array(ids), 0, 0) if add_special_tokens else ids
 
     beginning: Any = Beginning()
     service = Service(replace(llama, tokenizer=beginning))
