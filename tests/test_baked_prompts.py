@@ -166,7 +166,7 @@ def test_prompts_with_the_same_beginning_share_its_pages(plain: Path, tmp_path: 
         paths[-1].write_text(content)
     engine = load(bake(plain, tmp_path / "baked", *paths))
     (long_ids, long), (other_ids, other) = engine.prefixes
-    shared = int((long_ids[: len(other_ids)] == other_ids).argmin()) // PAGE_TOKENS
+    shared = int((np.array(long_ids[: len(other_ids)]) == np.array(other_ids)).argmin()) // PAGE_TOKENS
     assert shared > 0
     assert long.pages[:shared] == other.pages[:shared]
     distinct = set(long.pages) | set(other.pages)

@@ -78,8 +78,19 @@ float maximum(const float* x, int64_t n) {
   return best;
 }
 
-constexpr int64_t kBlock = 64;  // tokens whose weights are made together
+constexpr int64_t kBlock = 64;  // tokens that are looked at together
 constexpr int64_t kVectors = kBlock / kDoubles;
+
+// The first place of `value`, which is there.
+int64_t first_of(const float* x, int64_t n, float value) {
+  int64_t begin = 0;
+  for (; begin + kBlock <= n; begin += kBlock) {
+    int32_t found = 0;
+    for (int64_t j = 0; j < kBlock; ++j) found |= x[begin + j] == value;
+    if (found) break;
+  }
+  return std::find(x + begin, x + n, value) - x;
+}
 
 inline double sum_of(const vdouble* sums) {
   vdouble sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
@@ -334,7 +345,7 @@ int64_t engine_pick(const float* logits, int64_t n, const Choice* choice, double
     adjust(scores, n, c);
     logits = scores;
   }
-  if (c.temperature == 0) return std::find(logits, logits + n, maximum(logits, n)) - logits;
+  if (c.temperature == 0) return first_of(logits, n, maximum(logits, n));
   try {
     if (c.top_p >= 1 && !(c.top_k > 0 && c.top_k < n)) return draw_in_order(logits, n, c, uniform, weights);
     Likeliest likeliest(logits, n, c.temperature, weights);
