@@ -8,7 +8,6 @@ from api.events import Event, Failed, Finished, Part
 from api.model import Model
 from api.preparation import PreparedRequest
 from api.responses import Wording
-from generation.sequence import Piece
 
 Answer = dict[str, Any]
 """One of the objects in `response_types.py`, as it goes out."""
@@ -25,18 +24,18 @@ class WholeAnswer:
     def __init__(self, prepared: PreparedRequest, wording: Wording, model: Model) -> None:
         self._wording = wording
         self._heading = _heading(prepared, wording, wording.kind, model)
-        self._pieces: list[list[Piece]] = [[] for _ in prepared.choices]
+        self._parts: list[list[Part]] = [[] for _ in prepared.choices]
 
     def add(self, event: Event) -> Answer | None:
         """The answer, once the last event is in. Raises the error of an event that is one."""
         match event:
-            case Part(index, piece):
-                self._pieces[index].append(piece)
+            case Part(index):
+                self._parts[index].append(event)
                 return None
             case Failed(error):
                 raise error
             case Finished(usage, timings):
-                choices = [self._wording.whole(index, pieces) for index, pieces in enumerate(self._pieces)]
+                choices = [self._wording.whole(parts) for parts in self._parts]
                 return {**self._heading, "choices": choices, "usage": usage, "timings": timings}
 
 
@@ -56,8 +55,8 @@ class StreamedAnswer:
         The parts' texts, joined, are the text of the whole answer.
         """
         match event:
-            case Part(index, piece):
-                choices = self._wording.parts(index, piece, first=not self._begun[index])
+            case Part(index):
+                choices = self._wording.parts(event, first=not self._begun[index])
                 self._begun[index] = True
                 uncounted = {"usage": None} if self._counted else {}
                 return [{**self._heading, "choices": [choice], **uncounted} for choice in choices]

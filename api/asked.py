@@ -4,15 +4,19 @@ A chat's messages become one prompt by the checkpoint's template; a completion h
 """
 
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from api.chat import ChatTemplate
 from api.errors import InvalidRequestError
+from api.messages import plain_messages
 from api.model import Model
-from api.schema import ChatRequest, CompletionRequest, Message, TextPart
+from api.schema import ChatRequest, CompletionRequest
 from engines.base import TokenIds, token_ids
+
+if TYPE_CHECKING:
+    from api.tools import Offer
 
 DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's default `max_tokens` of a completion."""
@@ -32,6 +36,8 @@ class Asked(Struct, frozen=True):
     """None for none, else how many of the likeliest alternatives to report beside each token."""
     echo: bool
     """Whether the prompt is repeated before the completion."""
+    offer: "Offer | None" = None
+    """The tools that the answer may call."""
 
 
 def of_chat(request: ChatRequest, model: Model) -> Asked:
@@ -47,6 +53,7 @@ def of_chat(request: ChatRequest, model: Model) -> Asked:
         default_max_tokens=model.engine.context_length,
         logprobs=request.top_logprobs if request.logprobs else None,
         echo=False,
+        offer=_offer(request),
     )
 
 
@@ -99,21 +106,31 @@ def template_of(model: Model) -> ChatTemplate:
 
 def chat_text(request: ChatRequest, template: ChatTemplate) -> str:
     """The prompt that the request makes. InvalidRequestError where the template refuses it."""
+    offer = _offer(request)
     if reserved := template.reserved & request.chat_template_kwargs.keys():
         raise InvalidRequestError(
             f"'chat_template_kwargs' must not hold {min(reserved)!r}.", param="chat_template_kwargs"
         )
     effort = {} if request.reasoning_effort is None else {"reasoning_effort": request.reasoning_effort}
-    messages = [_plain(message) for message in request.messages]
+    messages = plain_messages(request.messages)
+    tools: list[dict[str, Any]] = []
+    if offer is not None or any(message.keys() & {"tool_calls", "tool_call_id"} for message in messages):
+        from api.tool_messages import with_tools
+
+        messages, tools = with_tools(messages, offer, template.source)
     variables = effort | request.chat_template_kwargs
     if request.continue_final_message:
-        return _continued(request, template, messages, variables)
+        return _continued(request, template, messages, variables, tools)
     opened = request.add_generation_prompt is not False
-    return template.render(messages, variables, add_generation_prompt=opened)
+    return template.render(messages, variables, tools=tools, add_generation_prompt=opened)
 
 
 def _continued(
-    request: ChatRequest, template: ChatTemplate, messages: list[dict[str, Any]], variables: dict[str, Any]
+    request: ChatRequest,
+    template: ChatTemplate,
+    messages: list[dict[str, Any]],
+    variables: dict[str, Any],
+    tools: list[dict[str, Any]],
 ) -> str:
     """The prompt that ends where the last message does, for the assistant to go on with it."""
     if request.add_generation_prompt:
@@ -126,7 +143,8 @@ def _continued(
         )
     end = uuid.uuid4().hex  # what the template writes after the message comes after it
     *others, last = messages
-    text = template.render([*others, last | {"content": last["content"] + end}], variables, add_generation_prompt=False)
+    marked = [*others, last | {"content": last["content"] + end}]
+    text = template.render(marked, variables, tools=tools, add_generation_prompt=False)
     before, found, _ = text.rpartition(end)
     if not found:
         raise InvalidRequestError(
@@ -135,17 +153,12 @@ def _continued(
     return before
 
 
-def _plain(message: Message) -> dict[str, Any]:
-    """A message as chat templates know it: plain text, and OpenAI's `developer` by its older name."""
-    role = "system" if message.role == "developer" else message.role
-    plain = {"role": role, "content": plain_text(message.content)}
-    optional = {"name": message.name, "reasoning_content": message.reasoning_content}
-    return plain | {name: value for name, value in optional.items() if value is not None}
+def _offer(request: ChatRequest) -> "Offer | None":
+    if not request.tools and not request.functions and request.tool_choice in ("auto", "none"):
+        return None
+    from api.tools import offer_of  # most chats have no tools: none of them waits for it
 
-
-def plain_text(content: str | list[TextPart]) -> str:
-    """The text of a content that may come in parts."""
-    return content if isinstance(content, str) else "".join(part.text for part in content)
+    return offer_of(request)
 
 
 def _encode(model: Model, text: str, *, param: str, add_special_tokens: bool = True) -> TokenIds:

@@ -23,11 +23,15 @@ WRONG_VALUES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueEr
 """What Python's operators raise in a template that was given a variable of another type than it expects."""
 
 
+THOUGHTS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
+"""What thoughts begin and end with in the templates that know of them."""
+
+
 class ChatTemplate:
     """A checkpoint's chat template. Immutable, safe to share between threads."""
 
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
-        self._source = source
+        self.source = source
         self._special_tokens = dict(special_tokens)
 
     @cached_property
@@ -42,21 +46,28 @@ class ChatTemplate:
         environment.filters["tojson"] = _tojson
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = _strftime_now
-        return environment.from_string(self._source)
+        return environment.from_string(self.source)
+
+    @cached_property
+    def thoughts(self) -> tuple[str, str] | None:
+        """What a thought before an answer begins and ends with, None where the template knows of none."""
+        return next((marks for marks in THOUGHTS if all(mark in self.source for mark in marks)), None)
 
     @property
     def reserved(self) -> frozenset[str]:
         """Names of variables that no caller of `render` may give."""
-        return frozenset({"messages", "add_generation_prompt", *self._special_tokens})
+        return frozenset({"messages", "tools", "xml_tools", "add_generation_prompt", *self._special_tokens})
 
     def render(
         self,
         messages: Sequence[Mapping[str, Any]],
         variables: Mapping[str, Any] | None = None,
         *,
+        tools: Sequence[Mapping[str, Any]] = (),
         add_generation_prompt: bool = True,
     ) -> str:
         """The prompt that asks for the assistant's next turn, or only the messages, without `add_generation_prompt`.
+
 
         `variables` are for the template, none of them reserved.
         InvalidRequestError when the template refuses, or when it takes too long or makes too much of these messages.
@@ -65,18 +76,16 @@ class ChatTemplate:
 
         from api.template_bounds import bounded, joined
 
+        given = {**(variables or {}), **self._special_tokens}
+        if tools:
+            given |= {"tools": tools, "xml_tools": tools}  # the second is SmolLM3's name
         try:
             with bounded():
                 return joined(
-                    self._template.generate(
-                        **(variables or {}),
-                        messages=messages,
-                        add_generation_prompt=add_generation_prompt,
-                        **self._special_tokens,
-                    )
+                    self._template.generate(**given, messages=messages, add_generation_prompt=add_generation_prompt)
                 )
         except (TemplateError, RecursionError, MemoryError, *WRONG_VALUES) as error:
-            if isinstance(error, WRONG_VALUES) and not variables:
+            if isinstance(error, WRONG_VALUES) and not variables and not tools:
                 raise  # the template is at fault, not what the caller gave it
             raise InvalidRequestError(
                 f"The model's chat template refuses these messages: {error}",

@@ -6,17 +6,22 @@ before anything is generated, so that a stream never begins for a request that c
 
 import time
 from collections.abc import Hashable
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from api.asked import Asked, of_chat, of_completion, plain_text, too_long
+from api.asked import Asked, of_chat, of_completion, too_long
 from api.errors import InvalidRequestError, NotFoundError
+from api.forms import Form, form_of
+from api.messages import plain_text
 from api.model import Model
 from api.schema import ChatRequest, CompletionRequest
-from api.shapes import compiled_shape
 from engines.base import TokenIds
 from generation.params import GenerationParams, SamplingParams
+
+if TYPE_CHECKING:
+    from api.reading import Reading
 
 
 class Choice(Struct, frozen=True):
@@ -34,6 +39,8 @@ class PreparedRequest(Struct, frozen=True):
     request: CompletionRequest | ChatRequest
     choices: tuple[Choice, ...]
     """In the order of their index: `n` for the first prompt, then for the next."""
+    reading: "Reading | None"
+    """What the texts of the choices may hold beside content, None for nothing."""
     scope: Hashable
     """Requests of an equal scope may use what one of them has read."""
     prompt_tokens: int
@@ -41,6 +48,11 @@ class PreparedRequest(Struct, frozen=True):
     """The most tokens a choice may have where that is fewer than were asked for."""
     received: float
     """`time.monotonic()` when the request arrived here; what passes until it runs is queueing."""
+
+    @property
+    def calls_tools(self) -> bool:
+        """Whether an answer may be a call."""
+        return self.reading is not None and self.reading.style is not None
 
 
 def prepare(
@@ -63,7 +75,8 @@ def prepare(
         raise InvalidRequestError("'stop' must not hold an empty string.", param="stop")
     asked = of_chat(request, model) if isinstance(request, ChatRequest) else of_completion(request, model, max_choices)
     granted = _granted_tokens(asked, model, max_tokens)
-    params = _params(request, asked, model, granted)
+    form = form_of(request, asked, model)
+    params = _params(request, asked, model, granted, form)
     if model.engine.pool is not None:  # else a pass of another length would round otherwise
         wanted = request.prompt_lookup_num_tokens
         most = draft_tokens if wanted is None else wanted
@@ -81,6 +94,7 @@ def prepare(
     return PreparedRequest(
         request,
         tuple(choices),
+        reading=form.reading,
         scope=scope,
         prompt_tokens=sum(len(ids) for _, ids in asked.prompts),
         max_tokens_cut_to=granted if asked.max_tokens is not None and asked.max_tokens > granted else None,
@@ -108,7 +122,9 @@ def _granted_tokens(asked: Asked, model: Model, cap: int) -> int:
     return min(asked.default_max_tokens if asked.max_tokens is None else asked.max_tokens, room, cap)
 
 
-def _params(request: CompletionRequest | ChatRequest, asked: Asked, model: Model, max_tokens: int) -> GenerationParams:
+def _params(
+    request: CompletionRequest | ChatRequest, asked: Asked, model: Model, max_tokens: int, form: Form
+) -> GenerationParams:
     if request.min_tokens > max_tokens:
         raise InvalidRequestError(f"'min_tokens' is more than the {max_tokens} tokens allowed.", param="min_tokens")
     return GenerationParams(
@@ -119,7 +135,8 @@ def _params(request: CompletionRequest | ChatRequest, asked: Asked, model: Model
         logprobs=asked.logprobs,
         prompt_logprobs=asked.echo and asked.logprobs is not None,
         sampling=_sampling(request, model),
-        grammar=compiled_shape(request, model.grammars),
+        grammar=form.grammar,
+        shown=form.shown,
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 
 from api.errors import InvalidRequestError, ServiceUnavailableError
-from api.events import Event, Failed, Finished, Part
+from api.events import Content, Event, Failed, Finished, Part
 from api.preparation import PreparedRequest
 from api.response_types import Timings, Usage
 from generation.constraint import GrammarError
@@ -41,6 +41,11 @@ class Reply:
             for index, choice in enumerate(prepared.choices)
         }
         self._unfinished = len(self._numbers)
+        reading = prepared.reading
+        self._readers = [] if reading is None else [reading.begin() for _ in prepared.choices]
+        self._made = [0] * len(prepared.choices)
+        """Tokens of each choice so far."""
+        self._reasoning_tokens = 0
 
     @property
     def sequences(self) -> list[Sequence]:
@@ -56,7 +61,8 @@ class Reply:
         """The events that an outcome of one of its sequences makes."""
         result = outcome.result
         if isinstance(result, Piece):
-            events: list[Event] = [Part(self._numbers[outcome.sequence], result)]
+            index = self._numbers[outcome.sequence]
+            events: list[Event] = [self._part(index, result)]
             self._unfinished -= result.finish_reason is not None
             if self._unfinished == 0:
                 events.append(self._finish())
@@ -67,6 +73,16 @@ class Reply:
         if isinstance(result, GrammarError):
             return [Failed(InvalidRequestError(f"{TOO_MUCH}: {result}.", unquoted=f"{TOO_MUCH}."))]
         return [Failed(result)]
+
+    def _part(self, index: int, piece: Piece) -> Part:
+        """A piece of a choice, with what it says."""
+        if not self._readers:
+            return Part(index, piece, (Content(piece.text),) if piece.text else (), calls=0)
+        reader = self._readers[index]
+        if reader.thinking:
+            self._reasoning_tokens += piece.completion_tokens - self._made[index]
+        self._made[index] = piece.completion_tokens
+        return Part(index, piece, reader.add(piece.text, last=piece.finish_reason is not None), reader.calls)
 
     def give_up(self) -> None:
         """Nobody waits for it any more: report what it took."""
@@ -88,7 +104,7 @@ class Reply:
             "total_tokens": prompt + completion,
             "prompt_tokens_details": {"cached_tokens": self._cached_tokens()},
             "completion_tokens_details": {
-                "reasoning_tokens": 0,
+                "reasoning_tokens": self._reasoning_tokens,
                 "accepted_prediction_tokens": sum(sequence.accepted_tokens for sequence in self._numbers),
                 "rejected_prediction_tokens": sum(sequence.rejected_tokens for sequence in self._numbers),
             },

@@ -1,4 +1,4 @@
-"""Pieces of generated text to OpenAI's objects: pure builders, whole and streamed, completion and chat.
+"""Parts of answers to OpenAI's objects: pure builders, whole and streamed, completion and chat.
 
 Knows the shapes of responses and the tokenizer's names for tokens; decides nothing.
 """
@@ -6,14 +6,19 @@ Knows the shapes of responses and the tokenizer's names for tokens; decides noth
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
+from api.events import CallArguments, CallBegun, Content, Part, Reasoning, Said
 from api.preparation import PreparedRequest
 from api.response_types import (
+    AssistantMessage,
     ChatChoice,
     ChatChunkChoice,
+    ChatFinishReason,
     ChatLogprobs,
     CompletionChoice,
     CompletionLogprobs,
     Delta,
+    FunctionCall,
+    FunctionCallDelta,
     Timings,
     TokenLogprob,
     TopLogprob,
@@ -41,12 +46,12 @@ class Wording(Protocol):
         """What answers' ids begin with."""
         ...
 
-    def whole(self, index: int, pieces: list[Piece]) -> Mapping[str, Any]:
-        """One choice from all its pieces."""
+    def whole(self, parts: list[Part]) -> Mapping[str, Any]:
+        """One choice from all its parts."""
         ...
 
-    def parts(self, index: int, piece: Piece, *, first: bool) -> Sequence[Mapping[str, Any]]:
-        """What is streamed of one choice for one piece, maybe nothing. `first` is the choice's first piece."""
+    def parts(self, part: Part, *, first: bool) -> Sequence[Mapping[str, Any]]:
+        """What is streamed of one choice for one part, maybe nothing. `first` is the choice's first one."""
         ...
 
 
@@ -62,14 +67,16 @@ class CompletionWording:
         self._echoes = echoes
         self._logprobs = logprobs
 
-    def whole(self, index: int, pieces: list[Piece]) -> CompletionChoice:
+    def whole(self, parts: list[Part]) -> CompletionChoice:
         """See `Wording`."""
-        return self._choice(index, pieces, self._echoes[index])
+        index = parts[0].index
+        return self._choice(index, [part.piece for part in parts], self._echoes[index])
 
-    def parts(self, index: int, piece: Piece, *, first: bool) -> list[CompletionChoice]:
+    def parts(self, part: Part, *, first: bool) -> list[CompletionChoice]:
         """See `Wording`."""
-        echo = self._echoes[index] if first else ""
-        return [self._choice(index, [piece], echo)] if echo or _is_visible(piece) else []
+        piece, echo = part.piece, self._echoes[part.index] if first else ""
+        visible = echo or piece.text or piece.tokens or piece.finish_reason
+        return [self._choice(part.index, [piece], echo)] if visible else []
 
     def _choice(self, index: int, pieces: list[Piece], echo: str) -> CompletionChoice:
         logprobs = self._logprobs
@@ -93,47 +100,93 @@ class ChatWording:
     part_kind = "chat.completion.chunk"
     id_prefix = "chatcmpl"
 
-    def __init__(self, tokenizer: Tokenizer, *, logprobs: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, logprobs: bool, tools: bool, legacy: bool) -> None:
+        """`tools` is whether the answer may call any, `legacy` whether they were given as `functions`."""
         self._tokenizer = tokenizer
         self._logprobs = logprobs
+        self._tools = tools
+        self._legacy = legacy
 
-    def whole(self, index: int, pieces: list[Piece]) -> ChatChoice:
+    def whole(self, parts: list[Part]) -> ChatChoice:
         """See `Wording`."""
+        pieces = [part.piece for part in parts]
+        said = [each for part in parts for each in part.said]
+        calls = [each for each in said if isinstance(each, CallBegun)]
+        content = "".join(each.text for each in said if isinstance(each, Content))
+        message: AssistantMessage = {"role": "assistant", "content": content, "refusal": None}
+        if calls:
+            message["content"] = content or None
+            functions: list[FunctionCall] = [
+                {"name": call.name, "arguments": _arguments_of(call.number, said)} for call in calls
+            ]
+            if self._legacy:
+                message["function_call"] = functions[0]
+            else:
+                message["tool_calls"] = [
+                    {"id": call.id, "type": "function", "function": function}
+                    for call, function in zip(calls, functions, strict=True)
+                ]
+        if reasoning := "".join(each.text for each in said if isinstance(each, Reasoning)):
+            message["reasoning_content"] = reasoning
         choice: ChatChoice = {
-            "index": index,
-            "message": {"role": "assistant", "content": "".join(piece.text for piece in pieces), "refusal": None},
+            "index": parts[0].index,
+            "message": message,
             "logprobs": _chat_logprobs(_tokens(pieces), self._tokenizer) if self._logprobs else None,
-            "finish_reason": _finish_reason(pieces[-1]) or "length",
+            "finish_reason": self._finish_reason(parts[-1]) or "length",
         }
         if pieces[-1].finish_reason == "deadline":
             choice["cut_by_deadline"] = True
         return choice
 
-    def parts(self, index: int, piece: Piece, *, first: bool) -> list[ChatChunkChoice]:
+    def parts(self, part: Part, *, first: bool) -> list[ChatChunkChoice]:
         """See `Wording`: before the first piece goes a delta that only opens the message."""
-        opening: Delta = {"role": "assistant", "content": "", "refusal": None}
-        parts: list[ChatChunkChoice] = []
-        if first:
-            parts.append({"index": index, "delta": opening, "logprobs": None, "finish_reason": None})
-        if not _is_visible(piece):
-            return parts
+        piece = part.piece
+        deltas = [self._delta(each) for each in part.said]
         logprobs = _chat_logprobs(piece.tokens, self._tokenizer) if self._logprobs and piece.tokens else None
-        choice: ChatChunkChoice = {
-            "index": index,
-            "delta": {"content": piece.text} if piece.text else {},
-            "logprobs": logprobs,
-            "finish_reason": _finish_reason(piece),
-        }
-        if piece.finish_reason == "deadline":
-            choice["cut_by_deadline"] = True
-        return [*parts, choice]
+        if not deltas and (logprobs or piece.finish_reason):
+            deltas = [{}]
+        parts: list[ChatChunkChoice] = [
+            {"index": part.index, "delta": delta, "logprobs": None, "finish_reason": None} for delta in deltas
+        ]
+        if parts:
+            parts[0]["logprobs"] = logprobs
+            parts[-1]["finish_reason"] = self._finish_reason(part)
+            if piece.finish_reason == "deadline":
+                parts[-1]["cut_by_deadline"] = True
+        if first:
+            opening: Delta = {"role": "assistant", "content": None if self._tools else "", "refusal": None}
+            parts.insert(0, {"index": part.index, "delta": opening, "logprobs": None, "finish_reason": None})
+        return parts
+
+    def _delta(self, said: Said) -> Delta:
+        match said:
+            case Content(text):
+                return {"content": text}
+            case Reasoning(text):
+                return {"reasoning_content": text}
+            case CallBegun(number, id, name):
+                function: FunctionCallDelta = {"name": name, "arguments": ""}
+                if self._legacy:
+                    return {"function_call": function}
+                return {"tool_calls": [{"index": number, "id": id, "type": "function", "function": function}]}
+            case CallArguments(number, text):
+                if self._legacy:
+                    return {"function_call": {"arguments": text}}
+                return {"tool_calls": [{"index": number, "function": {"arguments": text}}]}
+
+    def _finish_reason(self, last: Part) -> ChatFinishReason | None:
+        reason = _finish_reason(last.piece)
+        if reason == "stop" and last.calls:
+            return "function_call" if self._legacy else "tool_calls"
+        return reason
 
 
 def wording_of(prepared: PreparedRequest, tokenizer: Tokenizer) -> Wording:
     """How the answer to this request is worded."""
     request = prepared.request
     if isinstance(request, ChatRequest):
-        return ChatWording(tokenizer, logprobs=request.logprobs)
+        legacy = bool(request.functions)
+        return ChatWording(tokenizer, logprobs=request.logprobs, tools=prepared.calls_tools, legacy=legacy)
     return CompletionWording(tokenizer, echoes=[choice.echo for choice in prepared.choices], logprobs=request.logprobs)
 
 
@@ -145,9 +198,8 @@ def server_timing(timings: Timings) -> str:
     return ", ".join(marks + [f"{name};dur={value}" for name, value in zip(spans, values, strict=True)])
 
 
-def _is_visible(piece: Piece) -> bool:
-    """Whether there is anything in it that a client could see."""
-    return bool(piece.text or piece.tokens or piece.finish_reason)
+def _arguments_of(number: int, said: Sequence[Said]) -> str:
+    return "".join(each.text for each in said if isinstance(each, CallArguments) and each.number == number)
 
 
 def _finish_reason(piece: Piece) -> Literal["stop", "length"] | None:

@@ -18,6 +18,8 @@ from generation.drafting import MOST_DRAFTED
 
 MAX_STOPS = 16
 """Most stop strings of a request. OpenAI takes four; evaluation harnesses send more."""
+MAX_TOOLS = 128
+"""Most tools of a request, as OpenAI takes."""
 SHOWN_INPUT = 40
 """Characters of an offending value that an error message repeats."""
 
@@ -132,16 +134,65 @@ class CompletionRequest(_Sampling, frozen=True, kw_only=True):
             raise _must_be(SHAPES["prompt"], "prompt")
 
 
+class CalledFunction(Strict, frozen=True):
+    name: str
+    arguments: Annotated[str | dict[str, Any], Meta(description="A JSON object, as a string or as itself.")] = ""
+    parsed_arguments: Any = None
+    """Without effect: the `openai` package's `parse` adds it."""
+
+
+class ToolCall(Strict, frozen=True):
+    """A call in an earlier answer."""
+
+    function: CalledFunction
+    id: str = ""
+    type: Literal["function"] = "function"
+    index: int = 0
+    """Without effect: calls that were put together from a stream have it."""
+
+
 class Message(Strict, frozen=True):
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    """`messages.py` sees to what each role needs."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[TextPart] | None = None
     name: str | None = None
     reasoning_content: str | None = None
+    tool_calls: list[ToolCall] = []
+    tool_call_id: str | None = None
+    function_call: CalledFunction | None = None
     # Of answers that clients send back, without effect:
     annotations: list[Any] = []
+    audio: dict[str, Any] = {}
+    parsed: Any = None
     provider_specific_fields: dict[str, Any] = {}
     refusal: str | None = None
-    tool_calls: Annotated[list[Any], Meta(max_length=0)] = []
+
+
+_ToolName = Annotated[str, Meta(pattern="^[a-zA-Z0-9_.-]{1,128}$")]
+
+
+class Function(Strict, frozen=True):
+    name: _ToolName
+    description: str | None = None
+    parameters: Annotated[dict[str, Any], Meta(description="A JSON schema; none when left out.")] | None = None
+    strict: Annotated[bool, Meta(description="Refuse a schema of which anything cannot be followed.")] = False
+
+
+class Tool(Strict, frozen=True):
+    type: Literal["function"]
+    function: Function
+    cache_control: dict[str, Any] = {}
+    """Without effect."""
+
+
+class NamedFunction(Strict, frozen=True):
+    name: str
+
+
+class NamedTool(Strict, frozen=True):
+    type: Literal["function"]
+    function: NamedFunction
 
 
 class ChatRequest(_Sampling, frozen=True, kw_only=True):
@@ -156,11 +207,13 @@ class ChatRequest(_Sampling, frozen=True, kw_only=True):
     chat_template_kwargs: dict[str, str | bool | int | float] = {}
     add_generation_prompt: Annotated[bool, Meta(description="As `continue_final_message` is not.")] | None = None
     continue_final_message: bool = False
+    tools: Annotated[list[Tool], Meta(max_length=MAX_TOOLS)] = []
+    tool_choice: Literal["none", "auto", "required"] | NamedTool = "auto"
+    parallel_tool_calls: bool = True
+    functions: Annotated[list[Function], Meta(max_length=MAX_TOOLS, description="The older name of `tools`.")] = []
+    function_call: Literal["none", "auto"] | NamedFunction = "auto"
     # Without effect:
     modalities: list[Literal["text"]] = []
-    parallel_tool_calls: bool = True
-    tool_choice: Literal["auto", "none"] = "auto"
-    tools: Annotated[list[Any], Meta(max_length=0)] = []
     verbosity: _Label | None = None
 
 
@@ -172,9 +225,24 @@ OBJECTS: dict[str, type[Strict]] = {
     "json_schema": JsonSchemaFormat,
     "structured_outputs": StructuredOutputs,
     "prediction": Prediction,
+    "tool_choice": NamedTool,
 }
 """The fields that hold an object, and of which kind."""
-LISTS: dict[str, type[Strict]] = {"messages": Message, "content": TextPart}
+FUNCTIONS: dict[type[Strict], dict[str, type[Strict]]] = {
+    ChatRequest: {"function_call": NamedFunction},
+    Message: {"function_call": CalledFunction},
+    NamedTool: {"function": NamedFunction},
+    Tool: {"function": Function},
+    ToolCall: {"function": CalledFunction},
+}
+"""Those whose kind depends on whose they are."""
+LISTS: dict[str, type[Strict]] = {
+    "messages": Message,
+    "content": TextPart,
+    "functions": Function,
+    "tool_calls": ToolCall,
+    "tools": Tool,
+}
 """The fields that hold a list of objects."""
 SHAPES = {
     "prompt": "a string, a list of strings, a list of token ids or a list of lists of token ids",
@@ -183,16 +251,16 @@ SHAPES = {
     "logit_bias": "an object of up to 1024 token ids, each with a number between -100 and 100",
     "chat_template_kwargs": "an object of strings, numbers, true and false",
     "modalities": "a list of nothing but 'text'",
-    "tools": "an empty list, because this server calls no tools",
-    "tool_calls": "an empty list, because this server calls no tools",
     "annotations": "a list",
+    "arguments": "a JSON object, as a string or as itself",
+    "tool_choice": "'none', 'auto', 'required' or an object that names a function",
     "choice": "a list of at least one string",
     "tokens": "a list of token ids",
 }
 """What to say of fields, whatever is wrong within them, that are more than one value."""
 _Field = tuple[type[Strict], str, str]
 """A field's owner, name and path."""
-PRIVATE = ("prompt", "messages", "cache_salt", "content", "tokens", "prediction")
+PRIVATE = ("prompt", "messages", "cache_salt", "content", "tokens", "prediction", "tools", "functions")
 """Fields whose values no message repeats: the runtime client logs the message of a direct invocation's error."""
 
 
@@ -259,8 +327,8 @@ def _given(kind: type[Strict], value: Any, prefix: str, unknown: list[_Field]) -
         if name not in kind.__struct_fields__:
             unknown.append((kind, name[:SHOWN_INPUT], path))
             continue
-        if name in OBJECTS:
-            part = _given(OBJECTS[name], part, f"{path}.", unknown)
+        if (held := FUNCTIONS.get(kind, OBJECTS).get(name, OBJECTS.get(name))) is not None:
+            part = _given(held, part, f"{path}.", unknown)
         elif name in LISTS and isinstance(part, list):
             part = [_given(LISTS[name], item, f"{path}[{index}].", unknown) for index, item in enumerate(part)]
         given[name] = part
@@ -297,7 +365,7 @@ def _refusal(kind: type[Strict], given: dict[str, Any], fault: str) -> InvalidRe
         value = value[int(step) if isinstance(value, list) else step]
         wanted = _part(wanted, step)
     shown = ""
-    if isinstance(value, (str, int, float)) and (not path.startswith(PRIVATE) or path.endswith(".role")):
+    if isinstance(value, (str, int, float)) and (not path.startswith(PRIVATE) or path.endswith((".role", ".type"))):
         shown = ", not " + (repr(value[:SHOWN_INPUT]) if isinstance(value, str) else json.dumps(value)[:SHOWN_INPUT])
     return _must_be(_words(wanted), path, shown)
 
@@ -315,7 +383,10 @@ def _part(whole: "inspect.Type", step: str) -> "inspect.Type":
     assert isinstance(whole, inspect.StructType)
     part = next(field.type for field in whole.fields if field.name == step)
     while isinstance(part, (inspect.Metadata, inspect.UnionType)):
-        part = part.type if isinstance(part, inspect.Metadata) else part.types[0]
+        if isinstance(part, inspect.Metadata):
+            part = part.type
+        else:
+            part = next((choice for choice in part.types if isinstance(choice, inspect.StructType)), part.types[0])
     return part
 
 
@@ -330,11 +401,17 @@ def _words(wanted: "inspect.Type") -> str:
             return f"{number} {low} {high} {wanted.le}"
         case inspect.StrType(max_length=int(most)):
             return f"a string of at most {most} characters"
+        case inspect.StrType(pattern=str()):
+            return "a name of up to 128 letters, digits, '_', '.' and '-'"
         case inspect.LiteralType(values):
             *others, last = map(repr, values)
             return f"{', '.join(others)} or {last}" if others else last
-        case inspect.ListType():
+        case inspect.ListType(min_length=1):
             return "a list of at least one object"
+        case inspect.ListType(max_length=int(most)):
+            return f"a list of at most {most} objects"
+        case inspect.ListType():
+            return "a list of objects"
         case inspect.BoolType():
             return "true or false"
         case inspect.StrType():

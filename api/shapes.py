@@ -17,10 +17,12 @@ OWN_KEYWORD = "x-guidance"
 
 def compiled_shape(request: CompletionRequest | ChatRequest, grammars: Grammars) -> CompiledGrammar | None:
     """What the answer must follow, None for any text. InvalidRequestError for what cannot be followed."""
-    asked = _asked(request)
-    if asked is None:
-        return None
-    param, grammar = asked
+    asked = shape_of(request)
+    return None if asked is None else compiled(*asked, grammars)
+
+
+def compiled(param: str, grammar: Grammar, grammars: Grammars) -> CompiledGrammar:
+    """`grammar`, which `param` asks for. InvalidRequestError where it cannot be followed."""
     try:
         return grammars.compiled(grammar)
     except GrammarError as error:
@@ -29,8 +31,8 @@ def compiled_shape(request: CompletionRequest | ChatRequest, grammars: Grammars)
         ) from None
 
 
-def _asked(request: CompletionRequest | ChatRequest) -> tuple[str, Grammar] | None:
-    """The grammar and the parameter that it is in."""
+def shape_of(request: CompletionRequest | ChatRequest) -> tuple[str, Grammar] | None:
+    """The parameter that asks for a shape, and its grammar; None for any text."""
     form, outputs = request.response_format, request.structured_outputs
     if form is not None and form.type != "text":
         if outputs is not None:

@@ -9,7 +9,7 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -57,6 +57,14 @@ class Grammar(Struct, frozen=True):
     kind: Kind
     text: str
     """A JSON schema, a regular expression (Rust's, for the whole text), a JSON list of texts, or a Lark grammar."""
+    marks: tuple[tuple[str, int], ...] = ()
+    """Special tokens in it, by name: the text has their names where they are."""
+
+
+def split_at(marks: Iterable[str], text: str) -> list[str]:
+    """`text` in pieces, each of `marks` one of its own."""
+    any_mark = "|".join(map(re.escape, marks))
+    return [piece for piece in re.split(f"({any_mark})", text) if piece] if any_mark else [text]
 
 
 class Constraint:
@@ -115,9 +123,10 @@ class Constraint:
 class CompiledGrammar:
     """A grammar over one vocabulary. Safe to share between threads."""
 
-    def __init__(self, tokenizer: "LLTokenizer", matcher: "LLMatcher") -> None:
+    def __init__(self, tokenizer: "LLTokenizer", matcher: "LLMatcher", marks: Mapping[str, int]) -> None:
         self._tokenizer = tokenizer
         self._matcher = matcher
+        self._marks = marks
 
     def begin(self) -> Constraint:
         """The constraint on a text of which nothing is there yet."""
@@ -126,7 +135,9 @@ class CompiledGrammar:
     def accepts(self, text: str) -> bool:
         """Whether `text` is a whole text of this grammar."""
         matcher = self._matcher.deep_copy()
-        ids = self._tokenizer.tokenize_str(text)
+        ids: list[int] = []
+        for piece in split_at(self._marks, text):
+            ids += [self._marks[piece]] if piece in self._marks else self._tokenizer.tokenize_str(piece)
         return matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting()
 
 
@@ -228,7 +239,7 @@ def _compile(grammar: Grammar, tokenizer: "LLTokenizer") -> CompiledGrammar:
     matcher = LLMatcher(tokenizer, rules, log_level=0, limits=limits)
     if matcher.is_error():
         raise GrammarError(_reason(matcher.get_error()))
-    compiled = CompiledGrammar(tokenizer, matcher)
+    compiled = CompiledGrammar(tokenizer, matcher, dict(grammar.marks))
     _try(compiled.begin())
     return compiled
 

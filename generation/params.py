@@ -47,3 +47,5 @@ class GenerationParams(Struct, frozen=True):
     """Most tokens of a draft, which make the text no other, only sooner there; 0 drafts nothing."""
     prediction: TokenIds | None = None
     """`[P]`, what the caller expects the text to be, for drafts."""
+    shown: frozenset[int] = frozenset()
+    """Special tokens that the text has by name."""

@@ -297,7 +297,7 @@ class Sequence:
     def _put(self, tokens: list[Token], end: Token | None = None) -> Piece:
         """Append the texts of `tokens`, after which `end` was drawn, if it was."""
         if self._text_of is None:
-            self._text_of = Detokenizer(self._tokenizer, self._ids[: self.prompt_length])
+            self._text_of = Detokenizer(self._tokenizer, self._ids[: self.prompt_length], self.params.shown)
         text = ""
         reason: FinishReason | None = None
         for token in tokens:

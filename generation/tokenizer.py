@@ -97,6 +97,12 @@ class Tokenizer:
         found: int | None = self._tokenizer.token_to_id(token)
         return found
 
+    def special_id(self, token: str) -> int | None:
+        """The id of a special token, of those that decoding leaves out; None where it is none."""
+        found = self.token_id(token)
+        added = None if found is None else self._tokenizer.get_added_tokens_decoder().get(found)
+        return found if added is not None and added.special else None
+
     def token_text(self, token: int) -> str:
         """How one token is shown to people: its own text, special tokens by name."""
         return self.decode([token], skip_special_tokens=False)
@@ -128,14 +134,19 @@ class Detokenizer:
     change, a run of U+FFFD at the end (half a character), is held back until a later token completes it.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt: TokenIds) -> None:
+    def __init__(self, tokenizer: Tokenizer, prompt: TokenIds, shown: frozenset[int] = frozenset()) -> None:
+        """`shown` are special tokens that the text is to have by name."""
         self._tokenizer = tokenizer
+        self._shown = shown
         self._window, text = _context(tokenizer, prompt)
         self._read = len(self._window)
         self._emitted = len(text.rstrip(REPLACEMENT))
 
     def add(self, token: int) -> str:
         """The text that became final with this token; empty while a character is incomplete."""
+        if token in self._shown:
+            self._window, self._read, self._emitted = [token], 1, 0
+            return self._tokenizer.token_text(token)
         self._window.append(token)
         text = self._tokenizer.decode(self._window)
         stable = text.rstrip(REPLACEMENT)

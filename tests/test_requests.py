@@ -88,8 +88,9 @@ def test_a_bad_completion_request_gets_one_sentence(
         ({"messages": ["hi"]}, "'messages[0]' must be an object."),
         ({"messages": "hi"}, "'messages' must be a list of at least one object."),
         (
-            {"messages": [{"role": "tool", "content": "x"}]},
-            "'messages[0].role' must be 'assistant', 'developer', 'system' or 'user', not 'tool'.",
+            {"messages": [{"role": "ipython", "content": "x"}]},
+            "'messages[0].role' must be 'assistant', 'developer', 'function', 'system', 'tool' or 'user', "
+            "not 'ipython'.",
         ),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},

@@ -11,7 +11,7 @@ import jsonschema_rs
 import pytest
 
 from api.errors import InvalidRequestError
-from api.schema import SHOWN_INPUT, ChatRequest, CompletionRequest, validate
+from api.schema import SHOWN_INPUT, ChatRequest, CompletionRequest, NamedFunction, validate
 from app import create_app
 
 SHAPE = "a string, a list of strings, a list of token ids or a list of lists of token ids"
@@ -19,6 +19,7 @@ PARTS = "'messages[0].content' must be a string or a list of text parts."
 BIAS = "'logit_bias' must be an object of up to 1024 token ids, each with a number between -100 and 100."
 STOP = "'stop' must be a string or a list of up to 16 strings."
 SEED = f"'seed' must be an integer between {-(2**63)} and {2**63 - 1}"
+CHOICE = "'tool_choice' must be 'none', 'auto', 'required' or an object that names a function."
 HALF = "The body holds half of a surrogate pair; send valid Unicode."
 COMPONENTS = create_app().openapi()["components"]
 SECRET = "correct horse battery staple"
@@ -66,6 +67,11 @@ def prompts(field: str, *values: Any) -> list[dict[str, Any]]:
     return [prompt(**{field: value}) for value in values]
 
 
+def tool(**fields: Any) -> dict[str, Any]:
+    return chat(tools=[{"type": "function", "function": {"name": "a", **fields}}])
+
+
+TOOL = {"type": "function", "function": {"name": "a"}}
 ACCEPTED = [
     *accepted("prompt", "", [], ["a", ""], [1, 2**70], [[1], []], [[]], "🦊"),
     *accepted("temperature", 0.0, 0.5, 2.0),
@@ -87,7 +93,23 @@ ACCEPTED = [
     (chat(tool_choice="none"), "tool_choice", "none"),
     (chat(chat_template_kwargs={"a": 1, "b": True}), "chat_template_kwargs", {"a": 1, "b": True}),
     (part(cache_control={"type": "ephemeral"}), "n", 1),
-    (message(annotations=[{}], refusal="no", tool_calls=[], provider_specific_fields={"a": 1}), "n", 1),
+    (message(annotations=[{}], refusal="no", audio={"id": "a"}, provider_specific_fields={"a": 1}), "n", 1),
+    (message(parsed={"a": 1}, tool_calls=[]), "n", 1),
+    (message(role="assistant", content=None, tool_calls=[{"function": {"name": "a"}}]), "n", 1),
+    (
+        message(tool_calls=[{"id": "a", "type": "function", "index": 0, "function": {"name": "a", "arguments": {}}}]),
+        "n",
+        1,
+    ),
+    (message(function_call={"name": "a", "arguments": "{}", "parsed_arguments": {}}), "n", 1),
+    (message(role="tool", tool_call_id="a"), "n", 1),
+    (message(role="function", name="a"), "n", 1),
+    (tool(description=None, parameters=None, strict=None), "tool_choice", "auto"),
+    (tool(name="a.B-2_c", description="does a", parameters={}, strict=True), "parallel_tool_calls", True),
+    (chat(tools=[{**TOOL, "cache_control": {"type": "ephemeral"}}]), "n", 1),
+    (chat(tools=[TOOL], tool_choice="required", parallel_tool_calls=False), "parallel_tool_calls", False),
+    (chat(tools=[TOOL], tool_choice={"type": "function", "function": {"name": "a"}}), "n", 1),
+    (chat(functions=[{"name": "a"}], function_call={"name": "a"}), "function_call", NamedFunction("a")),
     *accepted("seed", -(2**63), 0, 2**63 - 1),
     *accepted("stop", "", "a", [], ["a"] * 16),
     *accepted("n", 1, 16),
@@ -140,14 +162,46 @@ REFUSED = [
         f"'service_tier' must be a string of at most 256 characters, not '{'x' * SHOWN_INPUT}'.",
         "service_tier",
     ),
-    (chat(tools=[{}]), "'tools' must be an empty list, because this server calls no tools.", "tools"),
-    (chat(tool_choice="required"), "'tool_choice' must be 'auto' or 'none', not 'required'.", "tool_choice"),
+    (chat(tools=[{}]), "'tools[0].type' is required.", "tools[0].type"),
+    (chat(tools=["x"]), "'tools[0]' must be an object.", "tools[0]"),
+    (chat(tools=[{"type": "custom"}]), "'tools[0].type' must be 'function', not 'custom'.", "tools[0].type"),
+    (chat(tools=[{"type": "function"}]), "'tools[0].function' is required.", "tools[0].function"),
+    (chat(tools=[TOOL] * 129), "'tools' must be a list of at most 128 objects.", "tools"),
+    *refused(
+        [tool(name=name) for name in ("", "a b", "x" * 129, "é", 5)],
+        "'tools[0].function.name' must be a name of up to 128 letters, digits, '_', '.' and '-'.",
+        "tools[0].function.name",
+    ),
+    (
+        tool(parameters=SECRET),
+        "'tools[0].function.parameters' must be an object.",
+        "tools[0].function.parameters",
+    ),
+    (
+        tool(parmeters={}),
+        "'tools[0].function.parmeters' is not a parameter this server supports; did you mean 'parameters'?",
+        "tools[0].function.parmeters",
+    ),
+    *refused(
+        [chat(tool_choice="any"), chat(tool_choice=5), chat(tool_choice=[]), chat(tool_choice={"type": "tool"})],
+        CHOICE,
+        "tool_choice",
+    ),
+    (chat(tool_choice={"type": "function"}), "'tool_choice.function' is required.", "tool_choice.function"),
+    (chat(function_call={}), "'function_call.name' is required.", "function_call.name"),
+    (chat(functions=[{}]), "'functions[0].name' is required.", "functions[0].name"),
     (chat(modalities=["text", "audio"]), "'modalities' must be a list of nothing but 'text'.", "modalities"),
     (message(annotations={}), "'messages[0].annotations' must be a list.", "messages[0].annotations"),
     (
         message(tool_calls=[{}]),
-        "'messages[0].tool_calls' must be an empty list, because this server calls no tools.",
-        "messages[0].tool_calls",
+        "'messages[0].tool_calls[0].function' is required.",
+        "messages[0].tool_calls[0].function",
+    ),
+    (message(tool_calls=5), "'messages[0].tool_calls' must be a list of objects.", "messages[0].tool_calls"),
+    (
+        message(function_call={"name": "a", "arguments": 5}),
+        "'messages[0].function_call.arguments' must be a JSON object, as a string or as itself.",
+        "messages[0].function_call.arguments",
     ),
     (
         chat(chat_template_kwargs={"a": [1]}),
@@ -203,10 +257,9 @@ REFUSED = [
     ),
     ({"messages": ["hi"]}, "'messages[0]' must be an object.", "messages[0]"),
     ({"messages": [[{"role": "user"}]]}, "'messages[0]' must be an object.", "messages[0]"),
-    ({"messages": [{"role": "user"}]}, "'messages[0].content' is required.", "messages[0].content"),
     (
-        message(role="tool"),
-        "'messages[0].role' must be 'assistant', 'developer', 'system' or 'user', not 'tool'.",
+        message(role="ipython"),
+        "'messages[0].role' must be 'assistant', 'developer', 'function', 'system', 'tool' or 'user', not 'ipython'.",
         "messages[0].role",
     ),
     (message(name=5), "'messages[0].name' must be a string.", "messages[0].name"),
@@ -317,6 +370,11 @@ def test_half_of_a_surrogate_pair_is_refused_wherever_it_is(body: dict[str, Any]
         part(type=SECRET),
         part(text=[SECRET]),
         part(extra=SECRET),
+        tool(name=SECRET),
+        tool(parameters=SECRET),
+        tool(description=[SECRET]),
+        chat(functions=[{"name": SECRET}]),
+        message(tool_calls=[{"function": {"name": [SECRET]}}]),
     ],
 )
 def test_no_sentence_repeats_what_was_said(body: dict[str, Any]) -> None:
