@@ -1,11 +1,11 @@
 """Tools through the service: every call is valid, in every style, whatever the sampling, whole and streamed."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import jsonschema_rs
 import pytest
+from msgspec.structs import replace
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as RustTokenizer
 
