@@ -22,6 +22,7 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
 from api.errors import ApiError, MethodNotAllowedError
+from api.response_object import ResponseEvent, ResponseObject
 from api.response_types import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -34,10 +35,10 @@ from api.response_types import (
     RenderedPrompt,
     Tokenized,
 )
-from api.routes import HttpRequest, HttpResponse, check_key, check_route, error_response, handle
+from api.routes import HttpRequest, HttpResponse, check_key, check_route, error_response, handle, page_response
 from aws.secrets import make_keys
 from model_loader import get_model
-from server.access_log import SERVER_ROUTES, hide_what_callers_wrote
+from server.access_log import OTHER_ROUTES, hide_what_callers_wrote
 from server.answers import GeneratedAnswer, answer_text
 from server.bodies import read_body
 from server.browsers import check_caller
@@ -125,6 +126,15 @@ async def create_chat_completion(request: Request, serving: Served, body: Body) 
     return GeneratedAnswer(serving, "/v1/chat/completions", body, request.state.request_id, request.state.caller)
 
 
+@guarded.post(
+    "/v1/responses",
+    responses={**streamed(ResponseObject, ResponseEvent), **GENERATION_ERRORS},
+)
+async def create_response(request: Request, serving: Served, body: Body) -> Response:
+    """OpenAI's Responses API, without storage."""
+    return GeneratedAnswer(serving, "/v1/responses", body, request.state.request_id, request.state.caller)
+
+
 @guarded.post("/tokenize", responses={**answered(Tokenized), **GENERATION_ERRORS})
 async def tokenize(request: Request, serving: Served, body: Body) -> Response:
     """The token ids of a text, or of the prompt that a chat's messages make."""
@@ -175,6 +185,13 @@ async def health(request: Request, serving: Served) -> Response:
     return _read(request, serving)
 
 
+async def page(request: Request, serving: Served) -> Response:
+    """For browsers."""
+    if not serving.settings.page:
+        check_route("GET", request.scope["path"])
+    return _response(page_response())
+
+
 def _read(request: Request, serving: Serving) -> Response:
     path = request.scope["path"]
     asked = HttpRequest(request.method, path, dict(request.headers), b"")
@@ -199,7 +216,7 @@ async def unrouted(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path, method = request.scope["path"], request.method
     try:
-        if error.status_code == 405 and path in SERVER_ROUTES:
+        if error.status_code == 405 and path in OTHER_ROUTES:
             raise MethodNotAllowedError(f"{path} takes GET, not {method[:20]}.", allow="GET")
         check_route(method, path)
     except ApiError as known:
@@ -223,6 +240,7 @@ def create_app() -> FastAPI:
     app.add_exception_handler(ApiError, refused)
     app.add_exception_handler(HTTPException, unrouted)
     app.get("/health", responses=answered(Health))(health)
+    app.get("/", include_in_schema=False)(page)
     app.include_router(guarded)
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     return app

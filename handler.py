@@ -110,7 +110,7 @@ def _direct(event: DirectEvent, context: Any) -> Mapping[str, Any] | StreamedAns
     prepared = SERVICE.prepare(request)
     if request.stream:
         stream = event_stream(SERVICE, prepared, _deadline(context))
-        return StreamedAnswer(STREAM_HEADERS["content-type"], _guarded(stream.events, event.body, context))
+        return StreamedAnswer(STREAM_HEADERS["content-type"], _guarded(stream, event.body, context))
     answer = SERVICE.respond(prepared, _deadline(context))
     _check_size(answer, MAX_RESPONSE_BYTES)
     _log_prompt(event.body, answer)
@@ -176,11 +176,16 @@ def _http(event: HttpEvent, context: Any, first: bool) -> Mapping[str, Any] | St
         deadline.limit(time.monotonic() + SETTINGS.gateway_timeout - waited)
     asked = event.request.body.decode(errors="replace")  # the log may not have the headers: they hold the caller's key
     response = handle_streaming(
-        event.request, SERVICE, max_body_bytes=SETTINGS.max_body_bytes, deadline=deadline, keys=KEYS
+        event.request,
+        SERVICE,
+        max_body_bytes=SETTINGS.max_body_bytes,
+        deadline=deadline,
+        keys=KEYS,
+        page=SETTINGS.page,
     )
     if isinstance(response, EventStream):
         if streams:
-            return shape_stream(200, STREAM_HEADERS, _guarded(response.events, asked, context))
+            return shape_stream(200, STREAM_HEADERS, _guarded(response, asked, context))
         response = response.whole()
     whole = shape_response(response, event.source)
     _check_size(whole, MAX_STREAM_BYTES if streams else MAX_RESPONSE_BYTES)
@@ -199,21 +204,22 @@ def _one(body: bytes) -> Generator[bytes]:
     yield body
 
 
-def _guarded(events: Generator[bytes], asked: Any, context: Any) -> Generator[bytes]:
-    """`events` with what a whole answer gets, too: its size limit, its log, its error, which is the last event."""
-    size, sent = 0, []
+def _guarded(stream: EventStream, asked: Any, context: Any) -> Generator[bytes]:
+    """The events of `stream` with what a whole answer gets, too: size limit, log, and its error, the last event."""
+    size, number, sent = 0, 0, []
     try:
-        with closing(events), SUBSEGMENT("stream"):
-            for event in events:
+        with closing(stream.events), SUBSEGMENT("stream"):
+            for event in stream.events:
                 size += len(event)
                 if size > MAX_STREAM_BYTES:
                     raise _too_large(MAX_STREAM_BYTES)
                 if SETTINGS.log_prompts:
                     sent.append(event)
                 yield event
+                number += 1
     except Exception as error:
         failure = _failure(error, context)
-        yield error_event(failure)
+        yield error_event(failure, number if stream.numbered else None)
         raise failure.with_traceback(None) from None
     _log_prompt(asked, b"".join(sent).decode())
 

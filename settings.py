@@ -54,6 +54,8 @@ class Settings(Struct, frozen=True):
     """PREFIX_CACHE_SHARED: callers with different API keys use what the others' requests have read."""
     prompt_lookup_num_tokens: int = 31
     """PROMPT_LOOKUP_NUM_TOKENS: most tokens guessed for a pass where a request does not say; 0 guesses none."""
+    page: bool = True
+    """PAGE: answer `GET /` with a page for browsers, which says nothing of a deployment."""
     host: str = "127.0.0.1"
     """HOST: server only, `python -m server`: address to listen on; 0.0.0.0 in a container."""
     allowed_hosts: tuple[str, ...] = ()
@@ -107,6 +109,7 @@ class Settings(Struct, frozen=True):
             prefix_cache=_whole(env, "PREFIX_CACHE", default.prefix_cache, most=100),
             prefix_cache_shared=_choice(env, "PREFIX_CACHE_SHARED", ("false", "true")) == "true",
             prompt_lookup_num_tokens=_whole(env, "PROMPT_LOOKUP_NUM_TOKENS", default.prompt_lookup_num_tokens, most=31),
+            page=_choice(env, "PAGE", ("true", "false")) == "true",
             host=env.get("HOST") or default.host,
             allowed_hosts=tuple(name.lower() for name in _several(env, "ALLOWED_HOSTS")),
             cors_origins=_several(env, "CORS_ORIGINS"),

@@ -131,7 +131,7 @@ class ChatWording:
         choice: ChatChoice = {
             "index": parts[0].index,
             "message": message,
-            "logprobs": _chat_logprobs(_tokens(pieces), self._tokenizer) if self._logprobs else None,
+            "logprobs": chat_logprobs(_tokens(pieces), self._tokenizer) if self._logprobs else None,
             "finish_reason": self._finish_reason(parts[-1]) or "length",
         }
         if pieces[-1].finish_reason == "deadline":
@@ -142,7 +142,7 @@ class ChatWording:
         """See `Wording`: before the first piece goes a delta that only opens the message."""
         piece = part.piece
         deltas = [self._delta(each) for each in part.said]
-        logprobs = _chat_logprobs(piece.tokens, self._tokenizer) if self._logprobs and piece.tokens else None
+        logprobs = chat_logprobs(piece.tokens, self._tokenizer) if self._logprobs and piece.tokens else None
         if not deltas and (logprobs or piece.finish_reason):
             deltas = [{}]
         parts: list[ChatChunkChoice] = [
@@ -242,7 +242,8 @@ def _alternatives(token: Token, tokenizer: Tokenizer) -> dict[str, float]:
     return named
 
 
-def _chat_logprobs(tokens: Sequence[Token], tokenizer: Tokenizer) -> ChatLogprobs:
+def chat_logprobs(tokens: Sequence[Token], tokenizer: Tokenizer) -> ChatLogprobs:
+    """What is said of the tokens of a chat's text."""
     content: list[TokenLogprob] = [
         {
             **_top_logprob(token.id, token.logprob or 0.0, tokenizer),

@@ -6,7 +6,7 @@ Both entry points answer through this module, so that their bodies are the same 
 import json
 from collections.abc import Generator, Mapping
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -27,20 +27,26 @@ from api.schema import ChatRequest, CompletionRequest, parse_json, validate
 from api.service import Service
 from generation.deadline import Deadline
 
+if TYPE_CHECKING:
+    from api.response_request import ResponseRequest
+
 REQUEST_KINDS: Mapping[str, type[CompletionRequest] | type[ChatRequest]] = {
     "/v1/completions": CompletionRequest,
     "/v1/chat/completions": ChatRequest,
 }
+RESPONSES_ROUTE = "/v1/responses"
+GENERATING = (*REQUEST_KINDS, RESPONSES_ROUTE)
 TEXT_ROUTES = ("/tokenize", "/detokenize", "/apply-template")
 METHODS: Mapping[str, str] = {
-    **dict.fromkeys((*REQUEST_KINDS, *TEXT_ROUTES), "POST"),
+    **dict.fromkeys((*GENERATING, *TEXT_ROUTES), "POST"),
     "/v1/models": "GET",
     "/health": "GET",
     "/ready": "GET",
 }
 MODEL_PREFIX = "/v1/models/"
 EMBEDDINGS = "/v1/embeddings"
-OPEN_PATHS = ("/health",)
+PAGE = "/"
+OPEN_PATHS = ("/health", PAGE)
 """What answers without a key."""
 STREAM_HEADERS: Mapping[str, str] = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -72,6 +78,8 @@ class EventStream(Struct, frozen=True):
 
     events: Generator[bytes]
     """Closing it ends the generation."""
+    numbered: bool
+    """Whether they have types and numbers, as in the Responses API."""
 
     def whole(self) -> HttpResponse:
         """All of it at once."""
@@ -98,11 +106,14 @@ def handle_streaming(
     max_body_bytes: int,
     deadline: Deadline | None,
     keys: ApiKeys | None = None,
+    page: bool = False,
 ) -> HttpResponse | EventStream:
-    """As `handle`, but a stream that was asked for comes as one."""
+    """As `handle`, but a stream that was asked for comes as one. `page` is whether there is one for browsers."""
+    if page and (request.method, request.path) == ("GET", PAGE):
+        return page_response()
     check_route(request.method, request.path)
     caller = check_key(request.path, request.headers.get("authorization"), keys)
-    if request.path in REQUEST_KINDS:
+    if request.path in GENERATING:
         return _generate(request, service, max_body_bytes, deadline, caller)
     if request.path in TEXT_ROUTES:
         return text_response(request.path, request.body, service.model, max_body_bytes)
@@ -115,6 +126,14 @@ def canonical_path(path: str) -> str:
     versioned = f"/v1{path}"
     known = versioned in METHODS or versioned == EMBEDDINGS or versioned.startswith(MODEL_PREFIX)
     return versioned if known else path
+
+
+def page_response() -> HttpResponse:
+    """The page for browsers."""
+    from api.page import page  # not before it is needed: no start should wait for it
+
+    body, headers = page()
+    return HttpResponse(200, body, headers)
 
 
 def check_route(method: str, path: str) -> None:
@@ -143,9 +162,14 @@ def check_key(path: str, authorization: str | None, keys: ApiKeys | None) -> byt
     return None if keys is None or path in OPEN_PATHS else keys.check(authorization)
 
 
-def parse_request(path: str, body: bytes, max_body_bytes: int) -> CompletionRequest | ChatRequest:
-    """The validated request in a body sent to one of REQUEST_KINDS' paths."""
-    return validate(REQUEST_KINDS[path], _json_of(body, max_body_bytes))
+def parse_request(path: str, body: bytes, max_body_bytes: int) -> "CompletionRequest | ChatRequest | ResponseRequest":
+    """The validated request in a body sent to one of the GENERATING paths."""
+    asked = _json_of(body, max_body_bytes)
+    if path == RESPONSES_ROUTE:
+        from api.response_request import parse  # not before it is needed: no start should wait for it
+
+        return parse(asked)
+    return validate(REQUEST_KINDS[path], asked)
 
 
 def text_response(path: str, body: bytes, model: Model, max_body_bytes: int) -> HttpResponse:
@@ -187,27 +211,39 @@ def encode(answer: Mapping[str, Any]) -> bytes:
     return text.encode(errors="replace")
 
 
-def server_sent_event(data: Mapping[str, Any] | None) -> bytes:
-    """One event of a stream; None is the end, `[DONE]` in OpenAI's protocol."""
-    return b"data: " + (b"[DONE]" if data is None else encode(data)) + b"\n\n"
+def server_sent_event(data: Mapping[str, Any]) -> bytes:
+    """One event of a stream, under its name where it has a type."""
+    name = f"event: {data['type']}\n".encode() if "type" in data else b""
+    return name + b"data: " + encode(data) + b"\n\n"
 
 
-def error_event(error: ApiError) -> bytes:
-    """The last event of a stream that failed; no [DONE] follows, because the answer is not complete."""
-    return server_sent_event(error.envelope())
+def end_of_stream(prepared: PreparedRequest) -> bytes:
+    """What follows the last event of a stream: `[DONE]`, and nothing in the Responses API."""
+    return b"" if prepared.response is not None else b"data: [DONE]\n\n"
+
+
+def error_event(error: ApiError, number: int | None) -> bytes:
+    """The last event of a stream that failed; no [DONE] follows, because the answer is not complete.
+
+    `number` is the event's own in a stream of numbered ones, else None.
+    """
+    envelope = error.envelope()
+    if number is None:
+        return server_sent_event(envelope)
+    return server_sent_event({**envelope["error"], **envelope, "type": "error", "sequence_number": number})
 
 
 def event_stream(service: Service, prepared: PreparedRequest, deadline: Deadline | None) -> EventStream:
     """The answer as events, the last of them [DONE]. What can fail before the first one is there, raises here."""
     events = _events(service, prepared, deadline)
-    return EventStream(_after(next(events), events))
+    return EventStream(_after(next(events), events), numbered=prepared.response is not None)
 
 
 def _events(service: Service, prepared: PreparedRequest, deadline: Deadline | None) -> Generator[bytes]:
     with closing(service.stream(prepared, deadline)) as parts:
         for part in parts:
             yield server_sent_event(part)
-    yield server_sent_event(None)
+    yield end_of_stream(prepared)
 
 
 def _after(first: bytes, rest: Generator[bytes]) -> Generator[bytes]:

@@ -27,6 +27,8 @@ SHOWN_INPUT = 40
 class Strict(Struct, frozen=True, forbid_unknown_fields=True):
     """An object of a request."""
 
+    inner: ClassVar[Mapping[str, "type[Strict]"]] = {}
+    """The fields that hold an object, or a list of them, of another kind than OBJECTS and LISTS say."""
     shapes: ClassVar[Mapping[str, str]] = {}
     """What a request has other words for than SHAPES."""
 
@@ -144,6 +146,7 @@ class CalledFunction(Strict, frozen=True):
 class ToolCall(Strict, frozen=True):
     """A call in an earlier answer."""
 
+    inner: ClassVar = {"function": CalledFunction}
     function: CalledFunction
     id: str = ""
     type: Literal["function"] = "function"
@@ -154,6 +157,7 @@ class ToolCall(Strict, frozen=True):
 class Message(Strict, frozen=True):
     """`messages.py` sees to what each role needs."""
 
+    inner: ClassVar = {"function_call": CalledFunction}
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[TextPart] | None = None
     name: str | None = None
@@ -180,6 +184,7 @@ class Function(Strict, frozen=True):
 
 
 class Tool(Strict, frozen=True):
+    inner: ClassVar = {"function": Function}
     type: Literal["function"]
     function: Function
     cache_control: dict[str, Any] = {}
@@ -191,6 +196,7 @@ class NamedFunction(Strict, frozen=True):
 
 
 class NamedTool(Strict, frozen=True):
+    inner: ClassVar = {"function": NamedFunction}
     type: Literal["function"]
     function: NamedFunction
 
@@ -198,6 +204,7 @@ class NamedTool(Strict, frozen=True):
 class ChatRequest(_Sampling, frozen=True, kw_only=True):
     """`POST /v1/chat/completions`."""
 
+    inner: ClassVar = {"function_call": NamedFunction}
     messages: Annotated[list[Message], Meta(min_length=1)]
     max_tokens: Annotated[int, Meta(ge=1, description="What the context leaves, by default.")] | None = None
     max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
@@ -228,14 +235,6 @@ OBJECTS: dict[str, type[Strict]] = {
     "tool_choice": NamedTool,
 }
 """The fields that hold an object, and of which kind."""
-FUNCTIONS: dict[type[Strict], dict[str, type[Strict]]] = {
-    ChatRequest: {"function_call": NamedFunction},
-    Message: {"function_call": CalledFunction},
-    NamedTool: {"function": NamedFunction},
-    Tool: {"function": Function},
-    ToolCall: {"function": CalledFunction},
-}
-"""Those whose kind depends on whose they are."""
 LISTS: dict[str, type[Strict]] = {
     "messages": Message,
     "content": TextPart,
@@ -260,7 +259,10 @@ SHAPES = {
 """What to say of fields, whatever is wrong within them, that are more than one value."""
 _Field = tuple[type[Strict], str, str]
 """A field's owner, name and path."""
-PRIVATE = ("prompt", "messages", "cache_salt", "content", "tokens", "prediction", "tools", "functions")
+PRIVATE = (
+    *("prompt", "messages", "cache_salt", "content", "tokens", "prediction", "tools", "functions"),
+    *("input", "instructions"),
+)
 """Fields whose values no message repeats: the runtime client logs the message of a direct invocation's error."""
 
 
@@ -327,10 +329,11 @@ def _given(kind: type[Strict], value: Any, prefix: str, unknown: list[_Field]) -
         if name not in kind.__struct_fields__:
             unknown.append((kind, name[:SHOWN_INPUT], path))
             continue
-        if (held := FUNCTIONS.get(kind, OBJECTS).get(name, OBJECTS.get(name))) is not None:
+        held = kind.inner.get(name) or OBJECTS.get(name) or LISTS.get(name)
+        if held is not None and isinstance(part, list):
+            part = [_given(held, item, f"{path}[{index}].", unknown) for index, item in enumerate(part)]
+        elif held is not None:
             part = _given(held, part, f"{path}.", unknown)
-        elif name in LISTS and isinstance(part, list):
-            part = [_given(LISTS[name], item, f"{path}[{index}].", unknown) for index, item in enumerate(part)]
         given[name] = part
     return given
 
@@ -363,7 +366,7 @@ def _refusal(kind: type[Strict], given: dict[str, Any], fault: str) -> InvalidRe
     wanted: inspect.Type = inspect.type_info(kind)
     for step in steps:
         value = value[int(step) if isinstance(value, list) else step]
-        wanted = _part(wanted, step)
+        wanted = _part(wanted, step, value)
     shown = ""
     if isinstance(value, (str, int, float)) and (not path.startswith(PRIVATE) or path.endswith((".role", ".type"))):
         shown = ", not " + (repr(value[:SHOWN_INPUT]) if isinstance(value, str) else json.dumps(value)[:SHOWN_INPUT])
@@ -376,18 +379,27 @@ def _must_be(wanted: str, path: str, shown: str = "") -> InvalidRequestError:
     return InvalidRequestError(f"{fault}{shown}.", param=path, unquoted=f"{fault}.")
 
 
-def _part(whole: "inspect.Type", step: str) -> "inspect.Type":
-    """The type of an object's field or of a list's items; of an optional one without the null."""
+def _part(whole: "inspect.Type", step: str, value: Any) -> "inspect.Type":
+    """The type of an object's field or of a list's items; of several the one that `value` is meant to have."""
     if isinstance(whole, inspect.ListType):
         return whole.item_type
     assert isinstance(whole, inspect.StructType)
     part = next(field.type for field in whole.fields if field.name == step)
     while isinstance(part, (inspect.Metadata, inspect.UnionType)):
-        if isinstance(part, inspect.Metadata):
-            part = part.type
-        else:
-            part = next((choice for choice in part.types if isinstance(choice, inspect.StructType)), part.types[0])
+        part = part.type if isinstance(part, inspect.Metadata) else _meant(part.types, value)
     return part
+
+
+def _meant(types: "tuple[inspect.Type, ...]", value: Any) -> "inspect.Type":
+    """The first of several types, but for lists and objects the one that has such."""
+    from msgspec import inspect
+
+    bare = [kind.type if isinstance(kind, inspect.Metadata) else kind for kind in types]
+    if isinstance(value, list):
+        return next((kind for kind in bare if isinstance(kind, inspect.ListType)), bare[0])
+    if isinstance(value, dict):
+        return next((kind for kind in bare if isinstance(kind, inspect.StructType)), bare[0])
+    return bare[0]
 
 
 def _words(wanted: "inspect.Type") -> str:

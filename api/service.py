@@ -7,8 +7,12 @@ drives the same replies from a thread of its own.
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from api.answers import Answer, StreamedAnswer, WholeAnswer
+from api.errors import InvalidRequestError
 from api.events import Event
 from api.model import Model
 from api.preparation import PreparedRequest, prepare
@@ -22,6 +26,10 @@ from generation.drafting import MOST_DRAFTED
 from generation.pace import Pace
 from generation.prefix_cache import PrefixCache
 from generation.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from api.response_answer import StreamedResponse, WholeResponse
+    from api.response_request import ResponseRequest
 
 TAKEN_AHEAD = 2
 """Requests of a long batch that are prepared at a time, as a multiple of those that run: no place stays empty."""
@@ -66,11 +74,18 @@ class Service:
         """The next reply is the first of a new environment."""
         self._cold = True
 
-    def prepare(self, request: CompletionRequest | ChatRequest, caller: bytes | None = None) -> PreparedRequest:
+    def prepare(
+        self, request: "CompletionRequest | ChatRequest | ResponseRequest", caller: bytes | None = None
+    ) -> PreparedRequest:
         """Check a request against the model; everything the caller can get wrong is found here.
 
         `caller` is who sent it, by the API key, None where there are no keys.
         """
+        if not isinstance(request, (CompletionRequest, ChatRequest)):
+            try:
+                return replace(self.prepare(request.as_chat(), caller), response=request)
+            except InvalidRequestError as error:
+                raise request.reworded(error) from None
         scope = (None if self._prefix_cache_shared else caller, request.prompt_cache_key, request.cache_salt)
         return prepare(request, self.model, self._max_tokens, self._max_choices, scope, self._draft_tokens)
 
@@ -118,7 +133,7 @@ class Service:
         A request is taken and checked when there is room for it. Closing the iterator gives up what is under way.
         """
         running = Replies(self.scheduler())
-        under_way: dict[Reply, tuple[int, WholeAnswer]] = {}
+        under_way: dict[Reply, tuple[int, WholeAnswer | WholeResponse]] = {}
         waiting = enumerate(requests)
         try:
             while True:
@@ -154,12 +169,20 @@ class Service:
             for _, event in events:
                 yield from streamed.parts(event)
 
-    def whole(self, prepared: PreparedRequest) -> WholeAnswer:
+    def whole(self, prepared: PreparedRequest) -> "WholeAnswer | WholeResponse":
         """What makes a whole answer of this request's events."""
+        if prepared.response is not None:
+            from api.response_answer import WholeResponse  # not before it is needed: no start should wait for it
+
+            return WholeResponse(prepared, prepared.response, self.model)
         return WholeAnswer(prepared, wording_of(prepared, self.model.tokenizer), self.model)
 
-    def streamed(self, prepared: PreparedRequest) -> StreamedAnswer:
+    def streamed(self, prepared: PreparedRequest) -> "StreamedAnswer | StreamedResponse":
         """What makes parts of an answer of this request's events."""
+        if prepared.response is not None:
+            from api.response_answer import StreamedResponse
+
+            return StreamedResponse(prepared, prepared.response, self.model)
         return StreamedAnswer(prepared, wording_of(prepared, self.model.tokenizer), self.model)
 
     def _finished(self, usage: Usage, timings: Timings) -> Timings:

@@ -4,8 +4,8 @@ import logging
 
 from api.routes import METHODS, MODEL_PREFIX, canonical_path
 
-SERVER_ROUTES = ("/metrics", "/docs", "/openapi.json")
-"""What only the server has, beside METHODS."""
+OTHER_ROUTES = ("/", "/metrics", "/docs", "/openapi.json")
+"""What METHODS does not have, all of it to be read."""
 KNOWN_METHODS = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE")
 
 
@@ -13,7 +13,7 @@ def route_of(path: str) -> str:
     """The path as a label: one of few, whatever clients send."""
     if path.startswith(MODEL_PREFIX):
         return f"{MODEL_PREFIX}{{id}}"
-    return path if path in METHODS or path in SERVER_ROUTES else "other"
+    return path if path in METHODS or path in OTHER_ROUTES else "other"
 
 
 class RoutesOnly(logging.Filter):

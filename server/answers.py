@@ -19,6 +19,7 @@ from api.preparation import PreparedRequest
 from api.routes import (
     STREAM_HEADERS,
     HttpResponse,
+    end_of_stream,
     error_event,
     json_response,
     parse_request,
@@ -93,6 +94,7 @@ class GeneratedAnswer(Response):
         """The body that was sent. Nothing is sent before the first part exists: an error until then is raised."""
         streamed = self._serving.service.streamed(prepared)
         sent = bytearray()
+        number = 0
 
         async def send_part(part: bytes) -> None:
             if not sent:
@@ -104,11 +106,12 @@ class GeneratedAnswer(Response):
             async for event in events:
                 for part in streamed.parts(event):
                     await send_part(server_sent_event(part))
-            await send_part(server_sent_event(None))
+                    number += 1
+            await send_part(end_of_stream(prepared))
         except Exception as error:
             if not sent:
                 raise
-            await send_part(error_event(self._worded(error)))
+            await send_part(error_event(self._worded(error), None if prepared.response is None else number))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         return bytes(sent)
 

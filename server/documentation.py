@@ -13,6 +13,8 @@ from fastapi.openapi.utils import get_openapi
 from msgspec.json import schema_components
 
 from api import texts
+from api.response_object import ResponseEvent, ResponseObject
+from api.response_request import ResponseRequest
 from api.response_types import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -26,13 +28,17 @@ from api.response_types import (
     RenderedPrompt,
     Tokenized,
 )
-from api.routes import REQUEST_KINDS
+from api.routes import REQUEST_KINDS, RESPONSES_ROUTE
 
 RESPONSES = (
     *(ChatCompletion, ChatCompletionChunk, Completion, ErrorEnvelope, Health, ModelList, ModelObject, Readiness),
-    *(Detokenized, RenderedPrompt, Tokenized),
+    *(Detokenized, RenderedPrompt, ResponseEvent, ResponseObject, Tokenized),
 )
-REQUESTS: Mapping[str, tuple[type, ...]] = {**{path: (kind,) for path, kind in REQUEST_KINDS.items()}, **texts.REQUESTS}
+REQUESTS: Mapping[str, tuple[type, ...]] = {
+    **{path: (kind,) for path, kind in REQUEST_KINDS.items()},
+    RESPONSES_ROUTE: (ResponseRequest,),
+    **texts.REQUESTS,
+}
 """What a body sent to a path may be."""
 SCHEMAS = "#/components/schemas/"
 DESCRIPTIONS = {
