@@ -46,7 +46,7 @@ METHODS: Mapping[str, str] = {
 MODEL_PREFIX = "/v1/models/"
 EMBEDDINGS = "/v1/embeddings"
 PAGE = "/"
-OPEN_PATHS = ("/health", PAGE)
+OPEN_PATHS = ("/health",)
 """What answers without a key."""
 STREAM_HEADERS: Mapping[str, str] = {
     "content-type": "text/event-stream; charset=utf-8",

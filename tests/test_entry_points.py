@@ -350,5 +350,10 @@ def test_routes_answer_without_their_version_and_texts_become_tokens(base_urls: 
         assert prompt == "user: hello\nassistant:"
         refused = http.post("/embeddings", json={"input": "the fox"})
         assert (refused.status_code, refused.json()["error"]["type"]) == (404, "invalid_request_error")
-    for path in ("/tokenize", "/detokenize", "/apply-template"):
+        streamed = http.post("/responses", json={"input": "hello", "stream": True, "max_output_tokens": 3}).text
+        assert streamed.startswith("event: response.created\ndata: {")
+        assert "event: response.incomplete\n" in streamed
+        assert "[DONE]" not in streamed
+    assert httpx2.get(base_urls[name], timeout=PATIENCE).text.startswith("<!doctype html>")
+    for path in ("/tokenize", "/detokenize", "/apply-template", "/v1/responses"):
         assert httpx2.post(f"{base_urls[name]}{path}", json={}, timeout=PATIENCE).status_code == 401

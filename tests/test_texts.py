@@ -54,12 +54,14 @@ def test_the_tokenizer_s_special_tokens_are_vllm_s_default_and_not_llama_cpp_s(l
             return np.insert(np.array(ids), 0, 0) if add_special_tokens else ids
 
     beginning: Any = Beginning()
-    service = Service(replace(llama, tokenizer=beginning))
+    service = Service(replace(llama, tokenizer=beginning, chat_template=ChatTemplate("fox", {})))
     plain = llama.tokenizer.encode("fox").tolist()
     assert ask(service, "/tokenize", prompt="fox")["tokens"] == [0, *plain]
     assert ask(service, "/tokenize", prompt="fox", add_special_tokens=False)["tokens"] == plain
     assert ask(service, "/tokenize", content="fox")["tokens"] == plain
     assert ask(service, "/tokenize", content="fox", add_special=True)["tokens"] == [0, *plain]
+    assert ask(service, "/tokenize", messages=[USER])["tokens"] == plain
+    assert ask(service, "/tokenize", messages=[USER], add_special_tokens=True)["tokens"] == [0, *plain]
 
 
 def test_messages_are_tokenized_as_the_prompt_they_make(service: Service) -> None:
