@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from api.events import Event, Failed, Finished, Part
+from api.events import CallArguments, CallBegun, Content, Event, Failed, Finished, Part, Reasoning, Said
 from api.model import Model
 from api.preparation import PreparedRequest
 from api.response_object import OutputItem, OutputPart, ResponseEvent, ResponseObject, ResponseUsage, Status
@@ -43,11 +43,15 @@ class StreamedResponse:
     def parts(self, event: Event) -> list[dict[str, Any]]:
         """What to send for an event, maybe nothing. Raises the error of an event that is one."""
         match event:
-            case Part(_, piece):
+            case Part(_, piece, said):
                 if piece.finish_reason in ("length", "deadline"):
                     self._cut = piece.finish_reason
                 logprobs = chat_logprobs(piece.tokens, self._tokenizer)["content"] if self._tokenizer else []
-                return self._numbered(self._output.text(piece.text, logprobs) if piece.text or logprobs else [])
+                events: list[ResponseEvent] = []
+                for each in said or ([Content("")] if logprobs else []):
+                    events += self._output.add(each, logprobs if isinstance(each, Content) else [])
+                    logprobs = [] if isinstance(each, Content) else logprobs
+                return self._numbered(events)
             case Failed(error):
                 raise error
             case Finished(usage, timings):
@@ -91,15 +95,39 @@ class Output:
 
     def __init__(self) -> None:
         self.items: list[OutputItem] = []
-        self._open = False
-        """Whether the last item still grows."""
+        self._grows = ""
+        """The type of the last item while it grows, else empty."""
+
+    def add(self, said: Said, logprobs: list[TokenLogprob]) -> list[ResponseEvent]:
+        """The events of what was said; `logprobs` are of the tokens of a text."""
+        match said:
+            case Content(text):
+                return self.text(text, logprobs)
+            case Reasoning(text):
+                return self._thought(text)
+            case CallBegun(_, id, name):
+                return self._begin(
+                    {
+                        "id": _id("fc"),
+                        "type": "function_call",
+                        "status": "in_progress",
+                        "call_id": id,
+                        "name": name,
+                        "arguments": "",
+                    }
+                )
+            case CallArguments(_, text):
+                self.items[-1]["arguments"] += text
+                return [self._of_item("response.function_call_arguments.delta", delta=text)]
 
     def text(self, delta: str, logprobs: list[TokenLogprob]) -> list[ResponseEvent]:
         """The events of more of a message's text."""
         events = []
-        if not self._open:
+        if self._grows != "message":
             part: OutputPart = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
-            events = self._begin({"id": _id("msg"), "type": "message", "status": "in_progress", "role": "assistant"})
+            events = self._begin(
+                {"id": _id("msg"), "type": "message", "status": "in_progress", "role": "assistant", "content": []}
+            )
             events.append(self._of_part("response.content_part.added", part={**part, "logprobs": []}))
             self.items[-1]["content"] = [part]
         (grown,) = self.items[-1]["content"]
@@ -108,32 +136,55 @@ class Output:
         events.append(self._of_part("response.output_text.delta", delta=delta, logprobs=logprobs))
         return events
 
+    def _thought(self, delta: str) -> list[ResponseEvent]:
+        events = []
+        if self._grows != "reasoning":
+            events = self._begin(
+                {"id": _id("rs"), "type": "reasoning", "status": "in_progress", "summary": [], "content": []}
+            )
+            self.items[-1]["content"] = [{"type": "reasoning_text", "text": ""}]
+        self.items[-1]["content"][0]["text"] += delta
+        return [*events, self._of_part("response.reasoning_text.delta", delta=delta)]
+
     def close(self, status: Status) -> list[ResponseEvent]:
         """The events of the end of the item that grew, nothing where none did."""
-        if not self._open:
+        if not self._grows:
             return []
-        self._open = False
+        kind, self._grows = self._grows, ""
         item = self.items[-1]
         item["status"] = status
-        (part,) = item["content"]
-        return [
-            self._of_part("response.output_text.done", text=part["text"], logprobs=part["logprobs"]),
-            self._of_part("response.content_part.done", part=part),
-            {"type": "response.output_item.done", "output_index": len(self.items) - 1, "item": item},
-        ]
+        events: list[ResponseEvent] = []
+        if kind == "function_call":
+            done = self._of_item(
+                "response.function_call_arguments.done", name=item["name"], arguments=item["arguments"]
+            )
+            events.append(done)
+        else:
+            (part,) = item["content"]
+            if kind == "reasoning":
+                events.append(self._of_part("response.reasoning_text.done", text=part["text"]))
+            else:
+                done = self._of_part("response.output_text.done", text=part["text"], logprobs=part["logprobs"])
+                events.append(done)
+                events.append(self._of_part("response.content_part.done", part=part))
+        return [*events, {"type": "response.output_item.done", "output_index": len(self.items) - 1, "item": item}]
 
     def _begin(self, item: OutputItem) -> list[ResponseEvent]:
         """The events of a new item, which ends the one before it."""
         events = self.close("completed")
         self.items.append(item)
-        self._open = True
-        added: OutputItem = {**item, "content": []}
+        self._grows = item["type"]
+        added: OutputItem = {**item}
         return [*events, {"type": "response.output_item.added", "output_index": len(self.items) - 1, "item": added}]
 
-    def _of_part(self, kind: str, **fields: Any) -> ResponseEvent:
-        """An event about the last item's text."""
-        place = {"item_id": self.items[-1]["id"], "output_index": len(self.items) - 1, "content_index": 0}
+    def _of_item(self, kind: str, **fields: Any) -> ResponseEvent:
+        """An event about the last item."""
+        place = {"item_id": self.items[-1]["id"], "output_index": len(self.items) - 1}
         return {"type": kind, **place, **fields}  # type: ignore[typeddict-item]
+
+    def _of_part(self, kind: str, **fields: Any) -> ResponseEvent:
+        """An event about the last item's only text."""
+        return self._of_item(kind, content_index=0, **fields)
 
 
 def _id(prefix: str) -> str:

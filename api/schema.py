@@ -392,8 +392,6 @@ def _part(whole: "inspect.Type", step: str, value: Any) -> "inspect.Type":
 
 def _meant(types: "tuple[inspect.Type, ...]", value: Any) -> "inspect.Type":
     """The first of several types, but for lists and objects the one that has such."""
-    from msgspec import inspect
-
     bare = [kind.type if isinstance(kind, inspect.Metadata) else kind for kind in types]
     if isinstance(value, list):
         return next((kind for kind in bare if isinstance(kind, inspect.ListType)), bare[0])

@@ -142,3 +142,20 @@ def test_a_required_call_is_valid_whatever_the_sampling_whole_and_streamed(token
             assert folded["finish_reason"] == choice["finish_reason"]
             assert folded["reasoning_content"] == choice["message"].get("reasoning_content", "")
     assert ended >= 4, "answers that only max_tokens ends say nothing"
+
+
+@pytest.mark.parametrize(("style", "mark"), [("hermes", "<tool_call>"), ("mistral", "[TOOL_CALLS]")])
+def test_a_model_that_may_call_says_something_or_calls_validly(tokenizer: Tokenizer, style: str, mark: str) -> None:
+    service = service_of(tokenizer, style)
+    called, said = 0, 0
+    for seed in range(6):
+        body = {"temperature": 1.5, "seed": seed, "logit_bias": endings(tokenizer, mark)}
+        parts = streamed(service, **body)
+        (choice,) = whole(service, **body)["choices"]
+        called += check(choice)
+        said += bool(choice["message"]["content"])
+        assert parts[0]["calls"] == calls_of(choice)
+        assert parts[0]["content"] == (choice["message"]["content"] or "")
+        assert mark not in parts[0]["content"]
+    assert called >= 2
+    assert said >= 1
