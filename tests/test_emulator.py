@@ -221,7 +221,8 @@ BAD: dict[str, tuple[int, dict[str, Any], str]] = {
     "a prompt far over the context": (400, {"body": {"prompt": "fox " * 240_000}}, "more than 640 tokens long"),
     "an unknown model": (404, {"body": {"prompt": "a", "model": "gpt-4"}}, "this server serves 'tiny'"),
     "an unknown model's page": (404, {"body": b"", "path": "/v1/models/gpt-4", "method": "GET"}, "serves 'tiny'"),
-    "an unknown route": (404, {"body": {"prompt": "a"}, "path": "/v1/embeddings"}, "the routes are POST"),
+    "an unknown route": (404, {"body": {"prompt": "a"}, "path": "/v1/images"}, "the routes are POST"),
+    "embeddings": (404, {"body": {"input": "a"}, "path": "/v1/embeddings"}, "There are no embeddings here"),
     "a wrong method": (405, {"body": b"", "method": "GET"}, "takes POST, not GET"),
     "a body over the limit": (
         413,
