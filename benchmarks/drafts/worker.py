@@ -7,19 +7,22 @@ token costs what it costs, and a draft is right where a good model's answer copi
 import argparse
 import json
 import random
+from array import array
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from api.preparation import PreparedRequest
 from api.schema import CompletionRequest, validate
 from api.service import Service
 from benchmarks.drafts.texts import FREE, TASKS, Task, cut
 from benchmarks.warm.command import PLAIN_IDS
-from engines.base import Engine, Logits, Step, TokenIds
+from engines.base import Step, TokenIds
+from engines.compiled_engine import CompiledEngine
+from engines.native_rows import NativeRows
 from generation.drafting import MOST_DRAFTED
 from model_loader import load_model
 from settings import Settings
@@ -35,7 +38,7 @@ SAID = np.float32(1e4)
 class SayingEngine:
     """An engine whose network is made to continue each known text as that text goes on. Everything else is its own."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: CompiledEngine) -> None:
         self._engine = engine
         self._texts: dict[int, TokenIds] = {}
         self._of: dict[int, TokenIds] = {}
@@ -47,16 +50,16 @@ class SayingEngine:
         """Continue sequences that begin with the first token of `text` as it goes on."""
         self._texts[int(text[0])] = text
 
-    def forward(self, steps: Sequence[Step]) -> list[Logits]:
-        """See `Engine.forward`."""
+    def forward_natively(self, steps: Sequence[Step]) -> list[NativeRows]:
+        """See `CompiledEngine.forward_natively`."""
         begins = [step.cache.length for step in steps]
-        results = self._engine.forward(steps)
+        results = self._engine.forward_natively(steps)
         for step, begin, rows in zip(steps, begins, results, strict=True):
             if begin == 0:
                 self._of[id(step.cache)] = self._texts[int(step.ids[0])]
             text, after = self._of[id(step.cache)], step.cache.length - len(rows) + 1
             following = text[after : after + len(rows)]
-            rows[np.arange(len(following)), following] = SAID
+            rows.array()[np.arange(len(following)), np.array(following)] = SAID
         return results
 
 
@@ -67,6 +70,8 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, required=True)
     options = parser.parse_args()
     model = load_model(Settings.from_env())
+    if not isinstance(model.engine, CompiledEngine):
+        raise SystemExit("drafts are for the compiled engine")
     engine: Any = SayingEngine(model.engine)
     said = Service(replace(model, engine=engine), prefix_cache=0)
     free = Service(model, prefix_cache=0)
@@ -81,12 +86,12 @@ def main() -> None:
         if task in TASKS:
             ids = {piece: FIRST_ID + number for number, piece in enumerate(pieces(TASKS[task]))}
             prompt, answer, guess = (
-                np.array([ids[piece] for piece in cut(text or "")], np.int64)
+                array("q", [ids[piece] for piece in cut(text or "")])
                 for text in (TASKS[task].prompt, TASKS[task].answer, TASKS[task].prediction)
             )
             for number in range(beside):
                 prompt[0] = FIRST_ID - 1 - number  # tells the texts apart
-                engine.say(np.concatenate([prompt, answer]))
+                engine.say(prompt + answer)
                 prompts.append(prompt.tolist())
             service, length, prediction = said, len(answer), guess if len(guess) else None
         else:
