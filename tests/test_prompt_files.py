@@ -84,7 +84,11 @@ def test_what_comes_after_the_days_date_changes_with_it(checkpoint: Path) -> Non
         ("a.json", {"messages": [SYSTEM], "model": "x"}, "a.json has a field 'model'; the fields of a prompt are"),
         ("a.json", [{"role": "robot", "content": "x"}], "a.json cannot begin a request: 'messages[0].role' must be"),
         ("a.json", [{"role": "user"}], "a.json cannot begin a request: 'messages[0].content' is required."),
-        ("a.json", {"messages": [SYSTEM], "tools": [{}]}, "a.json cannot begin a request: 'tools' must be"),
+        (
+            "a.json",
+            {"messages": [SYSTEM], "tools": [{}]},
+            "a.json cannot begin a request: 'tools[0].type' is required.",
+        ),
     ],
 )
 def test_a_file_that_is_no_prompt(checkpoint: Path, name: str, content: Any, said: str) -> None:

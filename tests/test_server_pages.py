@@ -12,8 +12,9 @@ from msgspec.structs import replace
 
 import model_loader
 from engines import compiled_engine
-from engines.base import PAGE_TOKENS, Logits, Step
+from engines.base import PAGE_TOKENS, Step
 from engines.compiled_engine import CompiledEngine
+from engines.native_rows import NativeRows
 from server.serving import Serving
 from settings import Settings
 from tests.running_server import PATIENCE, served, wait_until
@@ -27,9 +28,9 @@ class Held(CompiledEngine):
 
     may_run: threading.Event
 
-    def forward(self, steps: Sequence[Step]) -> list[Logits]:
+    def forward_natively(self, steps: Sequence[Step]) -> list[NativeRows]:
         assert self.may_run.wait(PATIENCE)
-        return super().forward(steps)
+        return super().forward_natively(steps)
 
 
 @pytest.fixture(scope="module")
