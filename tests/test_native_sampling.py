@@ -108,3 +108,14 @@ def test_what_is_no_number_is_seen(sampler: Sampler) -> None:
     assert NativeRows(sampler, bytearray(table.tobytes()), 0, 2, 70).are_finite
     table[1, 69] = np.nan
     assert not NativeRows(sampler, bytearray(table.tobytes()), 0, 2, 70).are_finite
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+@pytest.mark.parametrize("size", [3, 64, 1009])
+def test_logits_that_are_no_numbers_choose_some_token_of_the_vocabulary(
+    sampler: Sampler, size: int, value: float
+) -> None:
+    row = native(sampler, np.full(size, value, np.float32))
+    for params in PARAMS:
+        token = choosing.choose(row, params, History([0]), Random(size))
+        assert 0 <= token < size, params

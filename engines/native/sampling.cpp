@@ -81,7 +81,7 @@ float maximum(const float* x, int64_t n) {
 constexpr int64_t kBlock = 64;  // tokens that are looked at together
 constexpr int64_t kVectors = kBlock / kDoubles;
 
-// The first place of `value`, which is there.
+// The first place of `value`; the last of all where it is nowhere, which only logits that are no numbers bring about.
 int64_t first_of(const float* x, int64_t n, float value) {
   int64_t begin = 0;
   for (; begin + kBlock <= n; begin += kBlock) {
@@ -89,7 +89,7 @@ int64_t first_of(const float* x, int64_t n, float value) {
     for (int64_t j = 0; j < kBlock; ++j) found |= x[begin + j] == value;
     if (found) break;
   }
-  return std::find(x + begin, x + n, value) - x;
+  return std::min<int64_t>(std::find(x + begin, x + n, value) - x, n - 1);
 }
 
 inline double sum_of(const vdouble* sums) {
@@ -161,7 +161,7 @@ int64_t draw_in_order(const float* logits, int64_t n, const Choice& choice, doub
     }
   }
   int64_t i = last + kBlock - 1;
-  while (weights[i] == 0) --i;
+  while (i > 0 && weights[i] == 0) --i;  // 0 where no token has any, of logits that are no numbers
   return i;
 }
 
