@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
+from compiler import package
 from engines import artifact, compiled_engine
+from engines.base import Step, token_ids
 from engines.errors import LoadError
 from tests.baking import bake
 
@@ -31,7 +33,9 @@ LOADER = """
 import json, sys
 from pathlib import Path
 import numpy as np
+from compiler import package
 from engines import artifact, compiled_engine
+from engines.base import Step, token_ids
 from engines.base import Step
 from engines.errors import LoadError
 
@@ -162,3 +166,19 @@ def test_code_that_the_manifest_does_not_name_is_refused(altered: Path) -> None:
     (altered / LEVEL / "more.so").write_bytes(b"")
     with pytest.raises(LoadError, match=r"more.so is damaged"):
         compiled_engine.load(altered, threads=1)
+
+
+def test_who_has_loaded_an_artifact_keeps_it_when_another_takes_its_place(altered: Path) -> None:
+    engine = compiled_engine.load(altered, threads=1)
+
+    def logits() -> bytes:
+        (rows,) = engine.forward([Step(token_ids(range(20)), engine.new_cache(), last=1)])
+        return bytes(rows.tobytes())
+
+    expected = logits()
+    with package.staging(altered) as staged:
+        shutil.copytree(altered, staged, dirs_exist_ok=True)
+        weights = staged / artifact.WEIGHTS
+        weights.write_bytes(bytes(weights.stat().st_size))
+    assert not any((altered / artifact.WEIGHTS).read_bytes())
+    assert logits() == expected
