@@ -113,15 +113,20 @@ def run(options: argparse.Namespace) -> Path:
     kinds = [(variant, condition) for variant in variants for condition in conditions]
     with Progress() as progress:
         task = progress.add_task("cold starts", total=len(kinds) * (options.runs + 1))
-        # The first start of each kind fills the page cache and finds what cannot start at all; it is not counted.
-        for variant, condition in kinds:
-            _start(variant, condition, prompts, recorder, None)
-            progress.advance(task)
-        works = [kind for kind in kinds if kind[1].of(kind[0].name) not in recorder.data["failed"]]
-        for i, (variant, condition) in interleaved(works, options.runs):
-            _start(variant, condition, prompts, recorder, i)
-            recorder.save(complete=False)
-            progress.advance(task)
+        works: list[tuple[Variant, Condition]] = []
+        # Warm starts are all measured before the first cold one, which would empty the page cache of every model.
+        for cache in dict.fromkeys(condition.cache for condition in conditions):
+            here = [kind for kind in kinds if kind[1].cache == cache]
+            # The first start of each kind fills the page cache and finds what cannot start at all; it is not counted.
+            for variant, condition in here:
+                _start(variant, condition, prompts, recorder, None)
+                progress.advance(task)
+            here = [kind for kind in here if kind[1].of(kind[0].name) not in recorder.data["failed"]]
+            for i, (variant, condition) in interleaved(here, options.runs):
+                _start(variant, condition, prompts, recorder, i)
+                recorder.save(complete=False)
+                progress.advance(task)
+            works += here
         for variant in dict.fromkeys(variant for variant, _ in works):
             _trace(variant, prompts[variant.name], recorder)
     recorder.save(complete=True)
