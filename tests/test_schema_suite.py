@@ -140,8 +140,8 @@ def test_what_llguidance_accepts_by_itself_is_accepted(
     assert [len(accepted), len(of_corpus)] == own
     with capsys.disabled():
         print(
-            f" {len(accepted)} of {len(suite)} schemas of the suite and {len(of_corpus)} of {len(SCHEMAS)} of the corpus"
-            f" are accepted; llguidance by itself: {own[0]} and {own[1]}",
+            f" {len(accepted)} of {len(suite)} schemas of the suite and {len(of_corpus)} of {len(SCHEMAS)} of the"
+            f" corpus are accepted; llguidance by itself: {own[0]} and {own[1]}",
             end="",
         )
 
