@@ -35,6 +35,8 @@ LIMITS: dict[str, Any] = {
     "max_grammar_size": 200_000,
 }
 """llguidance's bounds on what one grammar, and each step of following it, may take."""
+SLICES = [r'[^"\\\x00-\x1F\x7F]{1,10}', r'[^"\\\x00-\x1F\x7F]{1,30}']
+"""Tokens that a text in JSON can hold anywhere, by their length: llguidance looks at them once, not at every step."""
 AS_JSON: Any = {
     "item_separator": ", ",
     "key_separator": ": ",
@@ -176,7 +178,7 @@ class Grammars:
         if not self._eos_ids:
             raise GrammarError("this model has no token that ends a text")
         spelled = _Spelled(self._text_of, vocabulary.tokens, sorted(vocabulary.special | set(self._eos_ids)))
-        spelled.made = LLTokenizer(spelled, eos_token=self._eos_ids, slices=[])  # type: ignore[arg-type]
+        spelled.made = LLTokenizer(spelled, eos_token=self._eos_ids, slices=SLICES)  # type: ignore[arg-type]
         return spelled.made
 
 

@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from engines.base import PAGE_TOKENS, Logits, Step, TokenIds
+from generation import constraint
 from generation.constraint import MOST_FORCED, MOST_KEPT, Grammar, GrammarError, Grammars, Kind
 from generation.deadline import Deadline
 from generation.pace import Pace
@@ -87,6 +88,27 @@ def test_a_text_is_one_of_the_schema_s_and_forced_tokens_need_no_pass(
     assert 0 <= person["age"] <= 120
     assert pieces[-1].finish_reason == "stop"
     assert engine.forwards < pieces[-1].completion_tokens / 2
+
+
+@pytest.mark.parametrize("most", [4, 25, 200, None])
+def test_what_is_looked_at_once_changes_nothing_of_what_can_come(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, most: int | None
+) -> None:
+    bound = {} if most is None else {"maxLength": most}
+    grammar = Grammar("json_schema", json.dumps({"type": "array", "items": {"type": "string", **bound}}))
+    size = DeterministicEngine.vocab_size
+    sliced = Grammars(tokenizer, size, [0]).compiled(grammar).begin()
+    monkeypatch.setattr(constraint, "SLICES", [])
+    plain = Grammars(tokenizer, size, [0]).compiled(grammar).begin()
+    whole = '["the quick brown fox jumps", "\\n\\"", "日é🦊 the lazy dog and the river"]'
+    for token in tokenizer.encode(whole).tolist():
+        assert sliced.allowed(may_end=True) == plain.allowed(may_end=True)
+        if not plain.possible([token]):
+            assert most in (4, 25)
+            return
+        sliced.take(token)
+        plain.take(token)
+    assert most in (200, None)
 
 
 @pytest.mark.parametrize("rows", [512, 16, 4])
