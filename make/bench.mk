@@ -36,7 +36,8 @@ bench: $(VENV)/bench-ready  ## every measurement that runs here; an hour on a qu
 	$(BENCH) cold-start --model short=SmolLM2-135M:int8 --model baked=SmolLM2-135M:int8+1000 --model read=SmolLM2-135M:int8 \
 	    --prompt short=20 --prompt baked=1020 --prompt read=1020 --cache both --runs 7 --name cold-start-baked
 	$(BENCH) compile $(foreach model,SmolLM2-135M Qwen2.5-0.5B Qwen2.5-1.5B,--model $(model):int8 --model $(model):int4)
-	$(BENCH) shapes --model "compiled int8=SmolLM2-135M:int8" --model "compiled int8, Qwen=Qwen2.5-0.5B:int8"
+	$(BENCH) shapes --model "compiled int8=SmolLM2-135M:int8" --model "compiled int8, Qwen=Qwen2.5-0.5B:int8" \
+	    --peers-of SmolLM2-135M
 	$(BENCH) deadlines --model "compiled int8=SmolLM2-135M:int8"
 	$(BENCH) load --model "compiled int8=SmolLM2-135M:int8" --workers 1 2 4 --rate 2 4 8 16 --seconds 12
 	$(BENCH) break-even --variant "compiled int8" --cold-start benchmarks/results/cold-start.json \

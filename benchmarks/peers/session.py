@@ -55,6 +55,10 @@ class Session:
         """Greedy tokens and the worker's times. Raises PeerFailedError."""
         return self._ask({"ids": list(ids), "tokens": tokens})
 
+    def shaped(self, ids: Sequence[int], tokens: int, schema: str | None) -> dict[str, Any]:
+        """As `generate`, of a document of a JSON schema, whose end may come first. Raises PeerFailedError."""
+        return self._ask({"ids": list(ids), "tokens": tokens, "schema": schema})
+
     def together(self, prompts: Sequence[Sequence[int]], tokens: int) -> dict[str, Any]:
         """Many prompts at once: `first_s` per sequence, `total_s`, `made` tokens. Raises PeerFailedError."""
         return self._ask({"prompts": [list(ids) for ids in prompts], "tokens": tokens})

@@ -1,6 +1,6 @@
 """llama.cpp through llama-cpp-python.
 
-Arguments: GGUF_FILE PRECISION THREADS [together] [no_extra_buffers] [flash_attention] [keep_prompt].
+Arguments: GGUF_FILE PRECISION THREADS [together | shaped] [no_extra_buffers] [flash_attention] [keep_prompt].
 """
 # mypy: ignore-errors
 # Its imports are of another environment, which the type checker does not see.
@@ -25,10 +25,14 @@ def load() -> Callable[[list[int], int], Iterator[int]]:
         verbose=False, **extra,
     )  # fmt: skip
 
-    def generate(ids: list[int], tokens: int) -> Iterator[int]:
+    def generate(ids: list[int], tokens: int, schema: str | None = None) -> Iterator[int]:
         if "keep_prompt" not in sys.argv:  # with it, what the last request began with is not read again
             llm.reset()
-        yield from llm.generate(ids, top_k=1, temp=0.0, repeat_penalty=1.0)
+        grammar = None if schema is None else llama_cpp.LlamaGrammar.from_json_schema(schema, verbose=False)
+        for token in llm.generate(ids, top_k=1, temp=0.0, repeat_penalty=1.0, grammar=grammar):
+            if schema is not None and token == llm.token_eos():
+                return
+            yield token
 
     return generate
 

@@ -1,6 +1,7 @@
 """What every worker speaks: one JSON object a line. In: {"ids": [...], "tokens": n}. Out: tokens and times in seconds.
 
-A worker started with the word `together` takes {"prompts": [[...], ...], "tokens": n} instead.
+A worker started with the word `together` takes {"prompts": [[...], ...], "tokens": n} instead; one started with
+`shaped` takes a JSON schema beside ids and tokens, or null, as "schema".
 The first line out says how long loading took; an error is a line {"error": "..."} and the end.
 """
 
@@ -10,8 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 
 
-def serve(load: Callable[[], Callable[[list[int], int], Iterator[int]]], *, reload: bool = False) -> None:
+def serve(load: Callable[[], Callable[..., Iterator[int]]], *, reload: bool = False) -> None:
     """Load, then answer requests until the input ends. `load` returns a function that yields greedy tokens.
+
+    It is given a request's ids and how many tokens are wanted, and its schema where it has one.
 
     With `reload` every request loads again first, as a handler does that builds its model each time.
     """
@@ -21,12 +24,13 @@ def serve(load: Callable[[], Callable[[list[int], int], Iterator[int]]], *, relo
         _say({"load_s": time.perf_counter() - begun})
         for line in sys.stdin:
             request = json.loads(line)
+            schema = [request["schema"]] if "schema" in request else []
             started = time.perf_counter()
             if reload:
                 generate = load()
             loaded = time.perf_counter()
             ids, first = [], 0.0
-            for token in generate(request["ids"], request["tokens"]):
+            for token in generate(request["ids"], request["tokens"], *schema):
                 first = first or time.perf_counter()
                 ids.append(token)
                 if len(ids) == request["tokens"]:

@@ -1,6 +1,6 @@
-"""OpenVINO, and with `together` or `keep_prompt` its GenAI package's continuous batching.
+"""OpenVINO, and with `together`, `shaped` or `keep_prompt` its GenAI package's continuous batching.
 
-Arguments: DIRECTORY PRECISION THREADS [together] [f32] [keep_prompt].
+Arguments: DIRECTORY PRECISION THREADS [together | shaped] [f32] [keep_prompt].
 """
 # mypy: ignore-errors
 # Its imports are of another environment, which the type checker does not see.
@@ -57,8 +57,10 @@ def batching(*, keep_prompts: bool) -> Callable[[list[list[int]], int], Iterator
     settings.enable_prefix_caching = keep_prompts
     pipeline = genai.ContinuousBatchingPipeline(sys.argv[1], settings, "CPU", properties())
 
-    def generate(prompts: list[list[int]], tokens: int) -> Iterator[tuple[int, int]]:
-        wanted = genai.GenerationConfig(max_new_tokens=tokens, do_sample=False, ignore_eos=True)
+    def generate(prompts: list[list[int]], tokens: int, schema: str | None = None) -> Iterator[tuple[int, int]]:
+        wanted = genai.GenerationConfig(max_new_tokens=tokens, do_sample=False, ignore_eos=schema is None)
+        if schema is not None:
+            wanted.structured_output_config = genai.StructuredOutputConfig(json_schema=schema)
         handles = [
             pipeline.add_request(i, openvino.Tensor(np.array([ids], np.int64)), wanted) for i, ids in enumerate(prompts)
         ]
@@ -90,8 +92,16 @@ def load_keeping() -> Callable[[list[int], int], Iterator[int]]:
     return lambda ids, tokens: (token for _, token in generate([ids], tokens))
 
 
+def load_shaped() -> Callable[[list[int], int, str | None], Iterator[int]]:
+    """What `serve` takes where requests have schemas."""
+    generate = batching(keep_prompts=False)
+    return lambda ids, tokens, schema: (token for _, token in generate([ids], tokens, schema))
+
+
 if "together" in sys.argv:
     serve_together(load_together)
+elif "shaped" in sys.argv:
+    serve(load_shaped)
 elif "keep_prompt" in sys.argv:
     serve(load_keeping)
 else:
