@@ -48,4 +48,4 @@ PROSE = (
 )
 """What is said where a call is possible and none comes."""
 TEMPLATE = "{# tools, <tool_call> #}{% for message in messages %}{{ message.content }}\n{% endfor %}"
-"""A chat template whose calls are Hermes'. It leaves the tools out, so that prompts are as long with them as without."""
+"""A chat template whose calls are Hermes'. It leaves the tools out: prompts are as long with them as without."""
