@@ -6,8 +6,14 @@ export BASE_IMAGE
 EVENT ?= events/direct.json
 IMAGE := causallm:latest
 SAM := SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 $(VENV)/sam/bin/sam
-TEMPLATE_VARIANT := build/template-variant.yaml
-TEMPLATE_MAP := build/template-map.yaml
+# Parameters of the copies of template.yaml that are linted: the linters judge only what the defaults switch on.
+MANAGED := Capacity=managed SubnetIds=subnet-0123abcd SecurityGroupIds=sg-0123abcd MemorySize=8192 InstanceTypes=c7i.xlarge
+LINT_streaming := Api=rest-streaming FunctionUrl=streaming Batch=sqs
+LINT_map := Batch=map BatchBucket=files
+LINT_managed := $(MANAGED)
+LINT_managed-streaming := $(MANAGED) $(LINT_streaming)
+LINT_managed-map := $(MANAGED) $(LINT_map)
+LINTED := template.yaml $(patsubst LINT_%,build/template-%.yaml,$(filter LINT_%,$(.VARIABLES)))
 
 .PHONY: image invoke start-api start-lambda lint-template test-container
 
@@ -24,16 +30,14 @@ start-api: $(VENV)/sam/ready  ## API Gateway in front of the image, on http://12
 start-lambda: $(VENV)/sam/ready  ## Lambda's Invoke API in front of the image, on http://127.0.0.1:3001
 	$(SAM) local start-lambda --config-env local
 
-# The linters judge only what the default parameters switch on, so they see a second copy with the rest switched on.
-lint-template: $(VENV)/sam/ready $(VENV)/checkov/ready  ## validate and lint template.yaml and the Dockerfile
+lint-template: $(VENV)/sam/ready $(VENV)/checkov/ready $(LINTED)  ## validate and lint template.yaml and the Dockerfile
+	for template in $(LINTED); do $(SAM) validate --lint --template $$template || exit 1; done
+	$(VENV)/sam/bin/cfn-lint $(LINTED)
+	$(VENV)/checkov/bin/checkov --quiet --compact --skip-download --file $(LINTED) Dockerfile
+
+build/template-%.yaml: template.yaml make/container.mk
 	@mkdir -p build
-	@sed -e '/^  Api:/,/Default/s/Default: http/Default: rest-streaming/' -e '/^  Batch:/,/Default/s/Default: none/Default: sqs/' \
-		-e '/^  FunctionUrl:/,/Default/s/Default: none/Default: streaming/' template.yaml >$(TEMPLATE_VARIANT)
-	@sed -e '/^  Batch:/,/Default/s/Default: none/Default: map/' \
-		-e '/^  BatchBucket:/,/Default/s/Default: ""/Default: files/' template.yaml >$(TEMPLATE_MAP)
-	$(SAM) validate --lint
-	$(VENV)/sam/bin/cfn-lint template.yaml $(TEMPLATE_VARIANT) $(TEMPLATE_MAP)
-	$(VENV)/checkov/bin/checkov --quiet --compact --skip-download --file template.yaml $(TEMPLATE_VARIANT) $(TEMPLATE_MAP) Dockerfile
+	@sed $(foreach pair,$(subst =,:,$(LINT_$*)),-e '/^  $(firstword $(subst :,: ,$(pair)))/,/Default:/s/Default: .*/Default: $(lastword $(subst :, ,$(pair)))/') $< >$@
 
 test-container: $(VENV)/ready $(VENV)/sam/ready  ## the tests that need Docker and the image of `make image`
 	$(BIN)/python -m pytest -m container

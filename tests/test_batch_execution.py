@@ -29,18 +29,20 @@ from tools.batch_execution import batches_of, read_results
 __all__ = ["handler"]  # the fixture
 
 FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:causal-lm"
+CONFIGURATION: dict[str, Any] = {"MemorySize": 1769, "Architectures": ["arm64"]}
+"""What Lambda says of the function."""
 VALUES = {
     "AWS::Partition": "aws",
     "BatchItems": "16",
     "BatchConcurrency": "4",
     "BatchTolerance": "5",
-    "CausalLM.Arn": FUNCTION,
+    "Function": FUNCTION,
 }
 
 
 def definition() -> dict[str, Any]:
     """The state machine's definition, with its parameters filled in."""
-    text: str = TEMPLATE["Resources"]["BatchStateMachine"]["Properties"]["DefinitionString"]["Fn::Sub"]
+    text: str = TEMPLATE["Resources"]["BatchStateMachine"]["Properties"]["DefinitionString"]["Fn::Sub"][0]
     for name, value in VALUES.items():
         text = text.replace(f"${{{name}}}", value)
     return dict(json.loads(text))
@@ -88,7 +90,7 @@ def aws(handler: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 
         def do_GET(self) -> None:
             assert self.path.split("?")[0].endswith("/configuration")
-            self._send({"MemorySize": 1769, "Architectures": ["arm64"]})
+            self._send(CONFIGURATION)
 
         def _send(self, content: Any, function_error: str = "") -> None:
             body = json.dumps(content).encode()
@@ -150,6 +152,19 @@ def test_a_file_goes_through_the_map_to_the_function(aws: list[Any], capsys: pyt
     assert "results in s3://files/out/" in said.out
     assert "about $0.02, at most: 3 batches took 1,000 s at 1,769 MB" in said.out
     assert "3/3" in said.err
+
+
+def test_on_managed_instances_a_map_costs_no_time_of_the_function(
+    aws: list[Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = {"CapacityProviderArn": "arn:aws:lambda:us-east-1:123456789012:capacity-provider:instances"}
+    monkeypatch.setitem(
+        CONFIGURATION, "CapacityProviderConfig", {"LambdaManagedInstancesCapacityProviderConfig": provider}
+    )
+    arn = state_machine()
+    boto3.client("s3").put_object(Bucket="files", Key="requests.jsonl", Body=json.dumps([item("a")]))
+    assert main(["--state-machine", arn, "s3://files/requests.jsonl", "s3://files/out"]) == 0
+    assert "about $0.00 for 3 batches, beside the Managed Instances" in capsys.readouterr().out
 
 
 def test_a_state_machine_or_file_that_is_not_there_is_one_sentence(

@@ -47,7 +47,7 @@ RUN_BY = {
     r"docker build": "tests/test_container_image.py",
     r"sam (build|local)": ".ci/container",
     r"sam (deploy|delete)": NEEDS_AWS,
-    r"aws (s3|lambda)": NEEDS_AWS,
+    r"aws (s3|lambda|ec2)": NEEDS_AWS,
     r"curl --aws-sigv4": NEEDS_AWS,
     r"curl (-N )?http://127": "tests/test_server_document.py",
     r"(\.venv/bin/)?python -m compiler": "tests/test_compiler_command.py",

@@ -29,6 +29,16 @@ def _long_form(loader: CloudFormation, suffix: str, node: yaml.Node) -> dict[str
 CloudFormation.add_multi_constructor("!", _long_form)
 TEMPLATE = yaml.load((ROOT / "template.yaml").read_text(), Loader=CloudFormation)
 PARAMETERS: dict[str, dict[str, Any]] = TEMPLATE["Parameters"]
+RESOURCES: dict[str, dict[str, Any]] = TEMPLATE["Resources"]
+FUNCTION: dict[str, Any] = TEMPLATE["Globals"]["Function"]
+FUNCTIONS = ("CausalLM", "ManagedCausalLM")
+"""The function on demand and on Managed Instances; FUNCTION is what both are."""
+MANAGED = {
+    "Capacity": "managed",
+    "SubnetIds": "subnet-0123abcd",
+    "SecurityGroupIds": "sg-0123abcd",
+    "MemorySize": "8192",
+}
 
 
 def evaluate(expression: Any, values: dict[str, str]) -> Any:
@@ -39,21 +49,28 @@ def evaluate(expression: Any, values: dict[str, str]) -> Any:
     if function == "Ref":
         return None if operand == "AWS::NoValue" else values[operand]
     if function == "Fn::Sub":
-        return operand
+        return operand if isinstance(operand, str) else operand[0]
     if function == "Condition":
         return evaluate(TEMPLATE["Conditions"][operand], values)
     if function == "Fn::If":
         condition, so, otherwise = operand
         return evaluate(so if evaluate({"Condition": condition}, values) else otherwise, values)
+    if function == "Fn::Contains":
+        return evaluate(operand[1], values) in operand[0]
     operands = [evaluate(part, values) for part in operand]
     if function == "Fn::Equals":
         return operands[0] == operands[1]
     return {"Fn::Not": not operands[0], "Fn::And": all(operands), "Fn::Or": any(operands)}[function]
 
 
+def with_defaults(chosen: dict[str, str]) -> dict[str, str]:
+    """All parameters: the chosen ones, the others at their defaults."""
+    return {name: str(parameter["Default"]) for name, parameter in PARAMETERS.items()} | chosen
+
+
 def refusals(**chosen: str) -> list[str]:
     """What the template says against these parameters, the others at their defaults."""
-    values = {name: str(parameter["Default"]) for name, parameter in PARAMETERS.items()} | chosen
+    values = with_defaults(chosen)
     return [
         assertion["AssertDescription"]
         for rule in TEMPLATE["Rules"].values()
@@ -67,6 +84,63 @@ def test_the_defaults_are_accepted() -> None:
     assert refusals() == []
 
 
+@pytest.mark.parametrize(("memory", "per_vcpu"), [("2048", "2"), ("4096", "4"), ("8192", "8"), ("32768", "2")])
+def test_managed_instances_are_accepted(memory: str, per_vcpu: str) -> None:
+    assert refusals(**MANAGED | {"MemorySize": memory, "MemoryPerVcpu": per_vcpu}) == []
+
+
+def exists(resource: dict[str, Any], values: dict[str, str]) -> bool:
+    return "Condition" not in resource or bool(evaluate({"Condition": resource["Condition"]}, values))
+
+
+def referred_to(part: Any, values: dict[str, str]) -> set[str]:
+    """The names that a part of the template refers to, of each condition's branches only the one that counts."""
+    if isinstance(part, list):
+        return set().union(*(referred_to(each, values) for each in part))
+    if not isinstance(part, dict):
+        return set()
+    if "Fn::If" in part:
+        condition, so, otherwise = part["Fn::If"]
+        return referred_to(so if evaluate({"Condition": condition}, values) else otherwise, values)
+    found = set().union(*(referred_to(each, values) for each in part.values()))
+    for function in ("Ref", "Fn::GetAtt"):
+        if isinstance(part.get(function), str):
+            found.add(part[function].partition(".")[0])
+    if "Fn::Sub" in part:
+        text, names = part["Fn::Sub"] if isinstance(part["Fn::Sub"], list) else (part["Fn::Sub"], {})
+        found |= {name.partition(".")[0] for name in re.findall(r"\$\{([\w.:]+)}", text)} - names.keys()
+    return found
+
+
+@pytest.mark.parametrize("capacity", [{}, MANAGED], ids=["ondemand", "managed"])
+@pytest.mark.parametrize("api", PARAMETERS["Api"]["AllowedValues"])
+@pytest.mark.parametrize("batch", PARAMETERS["Batch"]["AllowedValues"])
+def test_what_is_there_refers_only_to_what_is_there(capacity: dict[str, str], api: str, batch: str) -> None:
+    chosen = capacity | {"Api": api, "Batch": batch, "FunctionUrl": "streaming", "Authorization": "API_KEYS"}
+    values = with_defaults(chosen)
+    there = {name for name, resource in RESOURCES.items() if exists(resource, values)}
+    assert len(there & set(FUNCTIONS)) == 1
+    parts = [RESOURCES[name] for name in there] + [FUNCTION]
+    parts += [output for output in TEMPLATE["Outputs"].values() if exists(output, values)]
+    known = there | PARAMETERS.keys()
+    assert {name for name in referred_to(parts, values) if not name.startswith("AWS::")} <= known
+
+
+def test_either_function_is_the_same_image_with_the_same_role() -> None:
+    on_demand, managed = (RESOURCES[name] for name in FUNCTIONS)
+    assert on_demand["Metadata"] == managed["Metadata"], "`sam build` builds what is the same once"
+    for name in ("PackageType", "Role"):
+        assert on_demand["Properties"][name] == managed["Properties"][name]
+
+
+def test_sams_transform_takes_either_function() -> None:
+    # What it refuses whatever the conditions say.
+    on_demand, managed = (RESOURCES[name]["Properties"] for name in FUNCTIONS)
+    assert not {"SnapStart", "ProvisionedConcurrencyConfig", "VpcConfig"} & (managed | FUNCTION).keys()
+    assert "CapacityProviderConfig" not in on_demand | FUNCTION
+    assert "Fn::If" not in managed["CapacityProviderConfig"]
+
+
 @pytest.mark.parametrize(
     ("chosen", "said"),
     [
@@ -76,6 +150,16 @@ def test_the_defaults_are_accepted() -> None:
         ({"ApiKeysSecretArn": "arn:aws:secretsmanager:eu-central-1:1:secret:keys"}, "Authorization is not API_KEYS"),
         ({"ModelBucket": "models"}, "needs ModelPrefix"),
         ({"Batch": "map"}, "needs BatchBucket"),
+        (MANAGED | {"SubnetIds": ""}, "needs SubnetIds"),
+        (MANAGED | {"SecurityGroupIds": ""}, "needs SecurityGroupIds"),
+        (MANAGED | {"MemorySize": "3008"}, "is for Capacity=ondemand"),
+        (MANAGED | {"MemorySize": "2048", "MemoryPerVcpu": "4"}, "less than one vCPU"),
+        (MANAGED | {"MemorySize": "4096", "MemoryPerVcpu": "8"}, "less than one vCPU"),
+        (MANAGED | {"SnapStart": "PublishedVersions"}, "have no SnapStart"),
+        (MANAGED | {"ProvisionedConcurrency": "1"}, "set ProvisionedConcurrency=0"),
+        (MANAGED | {"ReservedConcurrency": "10"}, "MaxVcpus caps"),
+        ({"MemorySize": "8192"}, "is for Capacity=managed"),
+        ({"SubnetIds": "subnet-0123abcd"}, "are for Capacity=managed"),
     ],
 )
 def test_combinations_that_cannot_work_are_refused(chosen: dict[str, str], said: str) -> None:
@@ -92,7 +176,7 @@ def test_every_parameter_is_described_and_bounded(name: str) -> None:
 
 
 def test_no_front_door_is_open_unless_the_parameter_says_so_in_words() -> None:
-    by_default = {name: str(parameter["Default"]) for name, parameter in PARAMETERS.items()}
+    by_default = with_defaults({})
     assert evaluate({"Condition": "AsksIam"}, by_default)
     iam, keys, nothing = PARAMETERS["Authorization"]["AllowedValues"]
     assert (iam, keys) == ("AWS_IAM", "API_KEYS")
@@ -103,20 +187,18 @@ def test_no_front_door_is_open_unless_the_parameter_says_so_in_words() -> None:
 @pytest.mark.parametrize("api", PARAMETERS["Api"]["AllowedValues"])
 @pytest.mark.parametrize("url", PARAMETERS["FunctionUrl"]["AllowedValues"])
 def test_the_function_is_told_which_of_its_doors_stream(api: str, url: str) -> None:
-    chosen = {name: str(parameter["Default"]) for name, parameter in PARAMETERS.items()}
-    chosen |= {"Api": api, "FunctionUrl": url}
-    resources = TEMPLATE["Resources"]
+    chosen = with_defaults({"Api": api, "FunctionUrl": url})
     doors = []
-    if evaluate(resources["Url"]["Properties"]["InvokeMode"], chosen) == "RESPONSE_STREAM":
+    if evaluate(RESOURCES["Url"]["Properties"]["InvokeMode"], chosen) == "RESPONSE_STREAM":
         doors.append("function-url")
-    rest = resources["RestApi"]["Properties"]["DefinitionBody"]["paths"]["/{proxy+}"]["x-amazon-apigateway-any-method"]
+    rest = RESOURCES["RestApi"]["Properties"]["DefinitionBody"]["paths"]["/{proxy+}"]["x-amazon-apigateway-any-method"]
     integration = rest["x-amazon-apigateway-integration"]
     if evaluate(integration["responseTransferMode"], chosen) == "STREAM":
         doors.append("rest-api")
         assert evaluate(integration["timeoutInMillis"], chosen) == "900000"
         assert "/2021-11-15/" in evaluate(integration["uri"], chosen)
         assert evaluate(integration["uri"], chosen).endswith("/response-streaming-invocations")
-    told = resources["CausalLM"]["Properties"]["Environment"]["Variables"]["STREAMING_DOORS"]
+    told = FUNCTION["Environment"]["Variables"]["STREAMING_DOORS"]
     assert (evaluate(told, chosen) or "") == ",".join(doors)
     assert ("function-url" in doors, "rest-api" in doors) == (url == "streaming", api == "rest-streaming")
 
@@ -127,22 +209,21 @@ def test_no_role_may_do_more_than_it_must() -> None:
 
 
 def test_the_function_gets_settings_that_exist() -> None:
-    function = TEMPLATE["Resources"]["CausalLM"]["Properties"]
     settings = (ROOT / "settings.py").read_text()
-    for name in function["Environment"]["Variables"]:
+    for name in FUNCTION["Environment"]["Variables"]:
         assert f'"{name}"' in settings, name
 
 
 def test_the_build_gets_arguments_that_the_dockerfile_has() -> None:
-    arguments = TEMPLATE["Resources"]["CausalLM"]["Metadata"]["DockerBuildArgs"]
+    arguments = RESOURCES["CausalLM"]["Metadata"]["DockerBuildArgs"]
     dockerfile = (ROOT / "Dockerfile").read_text()
     for name in arguments:
         assert f"ARG {name}=" in dockerfile, name
 
 
 def test_metrics_on_the_dashboard_and_in_alarms_are_ones_the_handler_emits() -> None:
-    body = TEMPLATE["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
-    used = {TEMPLATE["Resources"]["InitAlarm"]["Properties"]["MetricName"]}
+    body = RESOURCES["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"][0]
+    used = {RESOURCES["InitAlarm"]["Properties"]["MetricName"]}
     for widget in re.findall(r'\["CausalLM".*', body):
         used |= set(re.findall(r'"(\w+(?:_ms|_tokens|_second))"', widget))
     emitted = "".join((ROOT / path).read_text() for path in ("aws/observability.py", "model_loader.py"))

@@ -136,9 +136,14 @@ def _cost(clients: Clients, state_machine: str, run: str) -> str:
         batches, seconds = batches_of(clients.states, run)
     except (BotoCoreError, ClientError) as error:
         return f"what it cost is not known: {error}"
+    fixed = batches * (PER_REQUEST + TRANSITIONS * PER_TRANSITION)
+    if "CapacityProviderConfig" in function:
+        return (
+            f"about ${fixed:,.2f} for {batches:,} batches, beside the Managed Instances, which cost what they always do"
+        )
     gb = function["MemorySize"] / 1024
     price = PRICE[function.get("Architectures", ["x86_64"])[0]]["run"]
-    dollars = batches * (PER_REQUEST + TRANSITIONS * PER_TRANSITION) + seconds * gb * price
+    dollars = fixed + seconds * gb * price
     return (
         f"about ${dollars:,.2f}, at most: {batches:,} batches took {seconds:,.0f} s at {function['MemorySize']:,} MB "
         "(list prices of us-east-1, waits between attempts counted as work)"
