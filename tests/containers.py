@@ -57,10 +57,10 @@ class Container:
         command = ["docker", "logs", self.identity]
         return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
 
-    def wait_for(self, text: str, seconds: float = 120) -> None:
-        """Return when the log holds `text`. Raises TimeoutError with the log."""
+    def wait_for(self, text: str, times: int = 1, seconds: float = 120) -> None:
+        """Return when the log holds `text` as many times. Raises TimeoutError with the log."""
         give_up_at = time.monotonic() + seconds
-        while text not in self.log():
+        while self.log().count(text) < times:
             if time.monotonic() > give_up_at:
                 raise TimeoutError(self.log())
             time.sleep(0.1)
