@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-# Paul Tol's "vibrant" scheme, a purple and greys: apart for colour-blind readers, dark enough for white text.
-BLUE, ORANGE, TEAL, PURPLE, RED = "#0077BB", "#EE7733", "#009988", "#AA3377", "#CC3311"
+# Paul Tol's "vibrant" scheme, purple, indigo and greys: apart for colour-blind readers, dark enough for white text.
+BLUE, ORANGE, TEAL, PURPLE, RED, INDIGO = "#0077BB", "#EE7733", "#009988", "#AA3377", "#CC3311", "#332288"
 GREY, INK, FAINT = "#999999", "#222222", "#E4E4E4"
 
 mpl.use("svg")

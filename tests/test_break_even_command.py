@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.break_even.choices import CHOICES, fargate_size
+from benchmarks.break_even.choices import CHOICES, fargate_size, instances_needed
 from benchmarks.break_even.expected import cold_share, later_than, usd_month
 from benchmarks.break_even.function import Function, Traffic
 from benchmarks.break_even.prices import load_prices
@@ -126,6 +126,27 @@ def test_a_container_is_the_smallest_task_with_the_functions_cpus_and_memory() -
     assert fargate_size(10_240) == (8, 16)
     with pytest.raises(InputError, match="no Fargate task"):
         fargate_size(20_000)
+
+
+def test_managed_instances_are_three_or_more_of_the_size_that_costs_least() -> None:
+    assert instances_needed(1769, 1) == (3, 2)
+    assert instances_needed(1769, 4) == (4, 2)  # three of four vCPUs would be twelve
+    assert instances_needed(1769, 100) == (7, 16)  # fifteen vCPUs each are for requests
+    assert instances_needed(442, 40) == (4, 4)  # four requests to a vCPU
+    assert instances_needed(10_240, 1) == (3, 8)
+
+
+def test_the_bill_of_managed_instances_is_three_of_them_and_their_requests() -> None:
+    run = Sweep(FUNCTION, TRAFFIC, load_prices("us-east-1", "x86_64"), [10], 240, 0.005, 0, 5000)
+    (result,) = run.run(lambda: None)["managed"]
+    requests = 10 / DAY_S * 730 * 3600
+    assert result.usd_month == pytest.approx(3 * 0.08925 * 1.15 * 730 + requests * 2e-7)
+    assert (result.units, result.cold, result.throttled) == (3, 0, 0)
+
+
+def test_managed_instances_refuse_less_than_a_thousandth() -> None:
+    for result in sweep(2_000, 300_000, 3_000_000).run(lambda: None)["managed"]:
+        assert result.throttled < 0.001
 
 
 def test_the_rates_at_which_the_best_choice_changes() -> None:

@@ -30,6 +30,18 @@ SPILL = 0.01
 """Share of requests provisioned concurrency may leave to on-demand environments, and of those a container
 makes wait.
 """
+REFUSED = 0.0005
+"""Share of requests that Managed Instances may refuse because all their processes are busy: half of what the sweep
+takes from any choice, so that chance in a simulation does not decide.
+"""
+MANAGED_AT_LEAST = 3
+"""Instances that Lambda starts for a function, one per zone, and does not go below [AWS documentation, "Scaling Lambda
+Managed Instances"]; a smaller minimum can be set by hand, later.
+"""
+INSTANCE_VCPUS = (2, 4, 8, 16, 32, 48, 64)
+"""Sizes of instances, from `.large` on, that C7i and C7g have both; a vCPU costs the same in each."""
+INSTANCE_KEEPS = 1
+"""vCPUs of an instance that Lambda keeps for itself."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +86,7 @@ class Result:
     cold: float
     throttled: float
     units: int
-    """Provisioned environments or containers kept; 0 where nothing is."""
+    """Provisioned environments, containers or instances kept; 0 where nothing is."""
 
 
 def fargate_size(memory_mb: int) -> tuple[float, int]:
@@ -88,6 +100,26 @@ def fargate_size(memory_mb: int) -> tuple[float, int]:
         if vcpu * MB_PER_VCPU >= memory_mb - 1 and gb <= most_gb:
             return vcpu, gb
     raise InputError(f"no Fargate task is as large as a function of {memory_mb} MB.")
+
+
+def instances_needed(memory_mb: int, requests: int) -> tuple[int, int]:
+    """Managed Instances (how many, vCPUs each) that cost least and answer `requests` at once.
+
+    A request has as many vCPUs as Lambda gives a function of `memory_mb`.
+    """
+    vcpus = memory_mb / MB_PER_VCPU
+    found = []
+    for size in INSTANCE_VCPUS:
+        at_once = (size - INSTANCE_KEEPS) // vcpus
+        if at_once:
+            found.append((max(MANAGED_AT_LEAST, math.ceil(requests / at_once)), size))
+    return min(found, key=math.prod)
+
+
+def managed_usd_month(prices: Prices, instances: int, vcpus: int) -> float:
+    """Dollars a month that instances cost whatever they do: EC2's price and Lambda's share of it."""
+    ec2 = instances * vcpus * prices["instance_vcpu_hour"] * MONTH_S / 3600
+    return ec2 * (1 + prices["managed_fee_per_dollar"])
 
 
 def billed(seconds: Floats) -> Floats:
@@ -186,6 +218,20 @@ def container(scene: Scene) -> Result:
     return _result(usd_month, Outcome(latency, never, never, never), units)
 
 
+def managed(scene: Scene) -> Result:
+    """Managed Instances, the cheapest with the fewest processes that refuse at most 0.05 % of Poisson requests.
+
+    Processes are loaded before a request comes. A request that finds all of them busy is refused.
+    """
+    function, prices = scene.function, scene.prices
+    processes = provisioned_needed(scene.peak * function.warm_s, REFUSED)
+    always_there = Environments(0.0, scene.traffic.timeout, limit=processes, provisioned=processes)
+    outcome = simulate_environments(scene.arrivals, scene.service, always_there, scene.rng).after(scene.settle)
+    instances, vcpus = instances_needed(function.memory_mb, processes)
+    requests = scene.requests * float((~outcome.throttled).mean()) * prices["request"]
+    return _result(managed_usd_month(prices, instances, vcpus) + requests, outcome, instances)
+
+
 @dataclass(frozen=True)
 class Choice:
     """A way of serving: its name in words, how to simulate it, the prices it needs."""
@@ -205,4 +251,5 @@ CHOICES = {
         "provisioned", provisioned, (*_ON_DEMAND, "provisioned_gb_second", "provisioned_run_gb_second")
     ),
     "container": Choice("container", container, ("container_vcpu_hour", "container_gb_hour", "load_balancer_hour")),
+    "managed": Choice("managed", managed, ("request", "instance_vcpu_hour", "managed_fee_per_dollar")),
 }

@@ -30,7 +30,7 @@ from benchmarks.errors import InputError
 from benchmarks.results import Recorder, load_result
 
 WHAT = (
-    "Simulated AWS bill and request latency of six ways to serve one function, against the request rate. "
+    "Simulated AWS bill and request latency of seven ways to serve one function, against the request rate. "
     "Times are those given (settings), prices those of the dated table; "
     "free tier, data transfer and logs are left out."
 )
@@ -198,9 +198,12 @@ def run(options: argparse.Namespace) -> Path:
     with Progress() as progress:
         task = progress.add_task("simulating", total=len(per_day) * len(sweep.names))
         results = sweep.run(lambda: progress.advance(task))
-    container_from = None
-    if "container" in results:
-        container_from = cheaper_for_good(per_day, costs(results["on_demand"]), costs(results["container"]))
+    on_demand = costs(results["on_demand"])
+    cheaper_from = {
+        name: cheaper_for_good(per_day, on_demand, costs(results[name]))
+        for name in ("container", "managed")
+        if name in results
+    }
     timeout, function = sweep.traffic.timeout, sweep.function
     recorder.data = {
         "prices": {name: {"usd": usd, "source": sweep.prices.sources[name]} for name, usd in sweep.prices.usd.items()},
@@ -210,7 +213,7 @@ def run(options: argparse.Namespace) -> Path:
         "compute_saved": [
             compute_saved(rate / DAY_S, function.warm_s, function.load_s, function.cold_s, timeout) for rate in per_day
         ],
-        "container_from": container_from,
+        "cheaper_from": cheaper_from,
         "changes": {
             "any latency": [asdict(change) for change in changes(per_day, results, math.inf)],
             f"99th percentile within {limit:.3g} s": [asdict(change) for change in changes(per_day, results, limit)],

@@ -7,7 +7,14 @@ two together.
 
 import math
 
-from benchmarks.break_even.choices import MONTH_S, SPILL, fargate_size
+from benchmarks.break_even.choices import (
+    MONTH_S,
+    REFUSED,
+    SPILL,
+    fargate_size,
+    instances_needed,
+    managed_usd_month,
+)
 from benchmarks.break_even.closed_forms import cold_fraction, containers_needed, erlang_b, provisioned_needed
 from benchmarks.break_even.function import Function
 from benchmarks.break_even.prices import Prices
@@ -39,7 +46,7 @@ def cold_share(name: str, function: Function, rate: float, timeout: IdleTimeout)
         case "provisioned":
             kept = provisioned_needed(rate * function.warm_s, SPILL)
             return cold_fraction(rate, function.warm_s, timeout, kept)
-        case "container":
+        case "container" | "managed":
             return 0.0
     return cold_fraction(rate, function.warm_s, timeout)
 
@@ -71,6 +78,11 @@ def usd_month(
         task = vcpu * prices["container_vcpu_hour"] + gb * prices["container_gb_hour"]
         return (units * task + prices["load_balancer_hour"]) * MONTH_S / 3600
     requests = rate * MONTH_S
+    if name == "managed":
+        processes = provisioned_needed(rate * function.warm_s, REFUSED)
+        served = 1 - erlang_b(processes, rate * function.warm_s)
+        instances, vcpus = instances_needed(function.memory_mb, processes)
+        return managed_usd_month(prices, instances, vcpus) + requests * served * prices["request"]
     cold = cold_share(name, function, rate, timeout)
     gb_s, seconds, fixed = prices["gb_second"], function.warm_s + _ROUND_UP_S, 0.0
     per_cold = function.cold_s * function.gb * gb_s

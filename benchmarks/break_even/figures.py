@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from benchmarks.break_even.choices import CHOICES
-from benchmarks.plots import BLUE, GREY, INK, ORANGE, PURPLE, RED, TEAL, legend_below, sheet
+from benchmarks.plots import BLUE, GREY, INDIGO, INK, ORANGE, PURPLE, RED, TEAL, legend_below, sheet
 from benchmarks.tables import count, seconds
 
 COLOURS = {
@@ -19,6 +19,7 @@ COLOURS = {
     "snapstart": TEAL,
     "provisioned": PURPLE,
     "container": RED,
+    "managed": INDIGO,
 }
 _UNFIT = "#F3F3F3"
 SECONDS = [t * 10.0**e for e in range(-3, 3) for t in (1, 1.5, 2, 3, 5, 7)]
@@ -63,7 +64,7 @@ def _lines(axes: Axes, content: dict[str, Any], value: Any) -> None:
     """One line per choice, the first ones wider, so that lines on top of each other stay visible."""
     for i, (name, rows) in enumerate(content["results"].items()):
         y = [value(row, at) for at, row in enumerate(rows)]
-        axes.plot(content["per_day"], y, color=COLOURS[name], label=CHOICES[name].name, lw=5.0 - 0.75 * i)
+        axes.plot(content["per_day"], y, color=COLOURS[name], label=CHOICES[name].name, lw=5.0 - 0.6 * i)
 
 
 def cost(content: dict[str, Any]) -> Figure:
@@ -84,7 +85,7 @@ def cost(content: dict[str, Any]) -> Figure:
     below.yaxis.set_major_locator(FixedLocator([0.5, 1, 1.5, 2]))
     below.yaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
     below.set_ylabel("times on demand")
-    where = content["container_from"]
+    where = content["cheaper_from"].get("container")
     if where is not None:
         usd = float(np.exp(np.interp(np.log(where), np.log(per_day), np.log(on_demand))))
         above.plot([where], [usd], "o", color=INK, ms=6, zorder=5)

@@ -17,6 +17,9 @@ FIGURES: dict[str, Callable[[dict[str, Any]], Figure]] = {
 }
 
 
+ALWAYS_ON = {"container": "Always-on containers", "managed": "Managed Instances"}
+
+
 def _shown(per_day: list[float]) -> list[int]:
     """The rates for the table: those nearest to powers of ten."""
     wanted = [10.0**e for e in range(-2, 9) if per_day[0] * 0.99 <= 10.0**e <= per_day[-1] * 1.01]
@@ -48,11 +51,12 @@ def _changes(content: dict[str, Any]) -> str:
             until = f" up to {count(found[i + 1]['per_day'])}" if i + 1 < len(found) else " beyond"
             parts.append(f"{name}{until}")
         lines.append(f"- Cheapest, {objective}: {', '.join(parts)} requests a day.")
-    where = content["container_from"]
-    if where is not None:
-        lines.append(f"- An always-on container costs less than on demand above {count(where)} requests a day.")
-    elif "container" in content["results"]:
-        lines.append("- An always-on container does not become cheaper than on demand at any rate simulated.")
+    for name, where in content["cheaper_from"].items():
+        words = ALWAYS_ON[name]
+        if where is not None:
+            lines.append(f"- {words} cost less than on demand above {count(where)} requests a day.")
+        else:
+            lines.append(f"- {words} do not become cheaper than on demand at any rate simulated.")
     for name, prices in content["left_out"].items():
         lines.append(
             f"- Left out: {CHOICES[name].name}, no price known for {', '.join(prices)} (give `--price NAME=DOLLARS`)."

@@ -13,7 +13,7 @@ from benchmarks.break_even.prices import Prices
 from benchmarks.errors import InputError
 
 DAY_S = 86_400
-SIMPLEST_FIRST = ("on_demand", "warm_up", "container", "snapstart", "provisioned", "load_per_request")
+SIMPLEST_FIRST = ("on_demand", "warm_up", "managed", "container", "snapstart", "provisioned", "load_per_request")
 
 
 @dataclass(frozen=True)
