@@ -61,7 +61,7 @@ def build(
         package.staging(target) as staged,
         tempfile.TemporaryDirectory() as work,
         warnings.catch_warnings(),
-        tqdm(total=5 + 2 * len(levels) + bool(prompts), desc="load", unit="step") as steps,
+        tqdm(total=6 + 2 * len(levels) + bool(prompts), desc="load", unit="step") as steps,
         tqdm(desc="pack", unit=" weights", unit_scale=True, mininterval=0.5, leave=False) as packed,
     ):
         warnings.simplefilter("ignore")  # torch's about its own internals
@@ -113,7 +113,9 @@ def build(
             ):
                 step(f"compiled the model for {level}")
         package.copy_checkpoint_files(checkpoint, staged)
-        tokenizer.save_vocabulary(staged, exported.vocab_size)
+        step("tokenizer")
+        if said := tokenizer.store(checkpoint, staged, levels[0], exported.vocab_size):
+            tqdm.write(said)
         digest = package.checkpoint_digest(checkpoint)
         package.write_manifest(
             staged,

@@ -24,6 +24,7 @@ from compiler.pack import BLOCK
 from engines.artifact import levels_here, machine_of
 from engines.base import PAGE_TOKENS
 from engines.native_library import ABI
+from generation import tokenizer_file
 
 NATIVE = Path(__file__).parent.parent / "engines" / "native"
 
@@ -137,6 +138,18 @@ def _runtime(level: str) -> bytes:
             compiler(level), *_FLAGS, *MACROS, *LEVEL_FLAGS[level], *_includes(), "-fvisibility=default", "-shared",
             *(str(NATIVE / f"{name}.cpp") for name in ("runtime", "team", "linear", "attention", "sampling", "engine")),
             "-o", str(library), "-Wl,-soname,$ORIGIN/engine.so", "-ldl",
+        ])  # fmt: skip
+        return library.read_bytes()
+
+
+@functools.cache
+def build_tokenizer(level: str) -> bytes:
+    """engines/native/tokenizer.cpp as a library of its own, for any CPU of the architecture that has `level`."""
+    with tempfile.TemporaryDirectory() as work:
+        library = Path(work) / "tokenizer.so"
+        _run([
+            compiler(level), "-std=c++20", "-O2", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique",
+            *tokenizer_file.MACROS, "-shared", str(NATIVE / "tokenizer.cpp"), "-o", str(library),
         ])  # fmt: skip
         return library.read_bytes()
 

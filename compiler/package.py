@@ -18,7 +18,6 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from compiler import tokenizer
 from compiler.errors import CompileError
 from engines.artifact import MANIFEST, digest
 
@@ -73,12 +72,10 @@ def write_weights(path: Path, constants: Mapping[str, Tensor]) -> list[list[Any]
 
 
 def copy_checkpoint_files(checkpoint: Path, staged: Path) -> None:
-    """The chat template and settings, unchanged, and the tokenizer in its faster form."""
+    """The chat template and settings, unchanged."""
     for name in _COPIED:
         if (checkpoint / name).exists():
             shutil.copyfile(checkpoint / name, staged / name)
-    if (checkpoint / tokenizer.FILE).exists():
-        tokenizer.compact(checkpoint / tokenizer.FILE, staged / tokenizer.FILE)
 
 
 def revision(checkpoint: Path, digest: str) -> str:

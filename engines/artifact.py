@@ -105,10 +105,11 @@ class Artifact(Struct, frozen=True):
                     raise LoadError(f"{self.directory / name} is damaged (its sha256 is wrong); {RECOMPILE}.")
 
     def check_code(self, level: str) -> None:
-        """Raises LoadError unless the libraries of `level` are, bit for bit, those compiled with this manifest."""
+        """Raises LoadError unless the libraries of `level`, and the tokenizer's, are bit for bit the manifest's own."""
         stamped = False
-        for path in sorted((self.directory / level).iterdir()):
-            expected, code = self.files.get(f"{level}/{path.name}"), path.read_bytes()
+        beside = [self.directory / name for name in self.files if name.endswith(".so") and "/" not in name]
+        for path in [*beside, *sorted((self.directory / level).iterdir())]:
+            expected, code = self.files.get(str(path.relative_to(self.directory))), path.read_bytes()
             if expected is None or zlib.crc32(code) != expected.crc32:
                 raise LoadError(f"{path} is damaged (its checksum is wrong); {RECOMPILE}.")
             stamped = stamped or self.stamp.encode() in code

@@ -1,20 +1,20 @@
 """Text to token ids and back, and text that grows token by token without ever splitting a character.
 
-Uses the `tokenizers` library on the checkpoint's `tokenizer.json` directly: the same ids as transformers' AutoTokenizer
-(a test compares them) without its imports.
+The same ids as transformers' AutoTokenizer (a test compares them) without its imports: from the `tokenizers` library,
+or from a compiled artifact's tables where those have been proved equal to it.
 """
 
 import json
-import os
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tokenizers import Tokenizer as RustTokenizer
-
-from engines.base import TokenIds, token_ids
+from engines.base import TokenIds
 from engines.errors import LoadError
-from generation.vocabulary import FILE, Spelling, Vocabulary, read_vocabulary, spelling
+from generation.tokenizer_file import FILE
+
+if TYPE_CHECKING:
+    from generation.codec import Codec
+    from generation.vocabulary import Vocabulary
 
 REPLACEMENT = "\ufffd"
 """What decoding puts where bytes are not (yet) a character."""
@@ -24,46 +24,29 @@ CONTEXT_TOKENS = 6
 """Prompt tokens decoded before the completion: decoders which strip a text's first space leave the completion's."""
 
 
-# One text is encoded by one thread: a pool of the library's own, beside the engine's threads, would gain nothing.
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-
 class Tokenizer:
     """One checkpoint's tokenizer. Immutable after load, safe to share between threads."""
 
     def __init__(self, directory: Path) -> None:
-        path = directory / "tokenizer.json"
-        if not path.is_file():
-            raise LoadError(
-                f"{path} is missing; write it with transformers: "
-                f"AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)."
-            )
-        try:
-            self._tokenizer = RustTokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception
-            raise LoadError(f"{path} is not a tokenizer ({error}); copy the checkpoint again.") from None
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        """That of a checkpoint or an artifact. Raises LoadError."""
+        self._codec = _open(directory)
         self.special_tokens = _special_tokens(directory)
-        self._path = path
+        self._directory = directory
 
     def require_ids_below(self, size: int) -> None:
-        """LoadError where the vocabulary has ids beyond `size` embeddings. Goes through all of it: 20 ms for 50,000."""
-        largest = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-        if largest >= size:
+        """LoadError where the vocabulary has ids beyond `size` embeddings."""
+        if (largest := self._codec.largest) >= size:
             raise LoadError(
-                f"{self._path} has ids up to {largest} and the model only {size} embeddings; "
+                f"{self._directory / 'tokenizer.json'} has ids up to {largest} and the model only {size} embeddings; "
                 f"use the tokenizer the model was trained with."
             )
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> TokenIds:
         """Token ids `[S]`. A rendered chat template already holds its special tokens: pass False for it.
 
-        Other threads run meanwhile: of the library's ways to encode, the batch is one that releases the interpreter's
-        lock, and without the tokens' offsets it needs a third of the time and of the memory.
+        Other threads run meanwhile.
         """
-        (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)
-        return token_ids(encoding.ids)
+        return self._codec.encode(text, add_special_tokens=add_special_tokens)
 
     def exceeds(self, text: str, tokens: int) -> bool:
         """Whether `text` is certainly longer than `tokens`, told without encoding more of it than that takes.
@@ -73,35 +56,28 @@ class Tokenizer:
         """
         if len(text) <= max(PIECE, tokens):
             return False  # no more work to encode than a prompt which fits
-        if len(text) > tokens * self._longest:
+        longest = self._codec.longest
+        if len(text) > tokens * longest:
             return True
         certain = 0
         for start in range(0, len(text), PIECE):
-            certain += len(self.encode(text[start : start + PIECE], add_special_tokens=False)) - self._longest
+            certain += len(self.encode(text[start : start + PIECE], add_special_tokens=False)) - longest
             if certain > tokens:
                 return True
         return False
 
-    @cached_property
-    def _longest(self) -> int:
-        """Characters of the vocabulary's longest entry: 20 ms for 50,000, so not before a long text comes."""
-        return max(map(len, self._tokenizer.get_vocab(with_added_tokens=True)), default=1)
-
     def decode(self, ids: list[int], *, skip_special_tokens: bool = True) -> str:
         """Text of `ids`; bytes that are no UTF-8 become U+FFFD."""
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
-        return text
+        return self._codec.decode(ids, skip_special_tokens=skip_special_tokens)
 
     def token_id(self, token: str) -> int | None:
         """The id of a vocabulary entry, None where there is none."""
-        found: int | None = self._tokenizer.token_to_id(token)
-        return found
+        return self._codec.token_id(token)
 
     def special_id(self, token: str) -> int | None:
         """The id of a special token, of those that decoding leaves out; None where it is none."""
-        found = self.token_id(token)
-        added = None if found is None else self._tokenizer.get_added_tokens_decoder().get(found)
-        return found if added is not None and added.special else None
+        found = self._codec.token_id(token)
+        return found if found is not None and self._codec.is_special(found) else None
 
     def token_text(self, token: int) -> str:
         """How one token is shown to people: its own text, special tokens by name."""
@@ -109,22 +85,23 @@ class Tokenizer:
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes one token adds to a text, also where they are only part of a character."""
-        if self._spelling is None:
-            return self.token_text(token).encode()
-        return self._spelling(self._tokenizer.id_to_token(token) or "")
+        spelled = self._codec.token_bytes(token)
+        return self.token_text(token).encode() if spelled is None else spelled
 
-    @cached_property
-    def _spelling(self) -> Spelling | None:
-        return spelling(self._tokenizer)
+    def vocabulary(self, size: int) -> "Vocabulary | None":
+        """The bytes of all tokens, for a network of `size` of them. None where pieces do not say them."""
+        return self._codec.vocabulary(size)
 
-    def vocabulary(self, size: int) -> Vocabulary | None:
-        """The bytes of all tokens, for a network of `size` of them. None where pieces do not say them.
 
-        A vocabulary of 50,000 takes 0.1 s where it is not in a file.
-        """
-        if self._spelling is None:
-            return None
-        return read_vocabulary(self._tokenizer, self._spelling, size, self._path.with_name(FILE))
+def _open(directory: Path) -> "Codec":
+    """The tables in `directory` where there are some, else its tokenizer.json. Imports what that takes alone."""
+    if (directory / FILE).is_file():
+        from generation.mapped_codec import MappedCodec
+
+        return MappedCodec(directory)
+    from generation.library_codec import LibraryCodec
+
+    return LibraryCodec(directory / "tokenizer.json")
 
 
 class Detokenizer:

@@ -9,13 +9,17 @@ from array import array
 from collections.abc import Callable, Iterator
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
-from tokenizers import Tokenizer as RustTokenizer
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as RustTokenizer
 
 FILE = "vocabulary.bin"
 """What a compiled artifact has saved, so that the first answer in shape need not wait for it."""
+REPLACED_SPACE = "\u2581".encode()
+"""What stands for a space in SentencePiece's vocabularies."""
 Spelling = Callable[[str], bytes]
 """A piece of the vocabulary to its bytes."""
 
@@ -34,7 +38,7 @@ class Vocabulary(Struct, frozen=True):
         path.write_bytes(ends.tobytes() + b"".join(self.tokens))
 
 
-def read_vocabulary(tokenizer: RustTokenizer, spell: Spelling, size: int, saved: Path) -> Vocabulary:
+def read_vocabulary(tokenizer: "RustTokenizer", spell: Spelling, size: int, saved: Path) -> Vocabulary:
     """The bytes of the ids below `size`: from the file that was `saved`, where there is one."""
     added = tokenizer.get_added_tokens_decoder()
     if saved.is_file():
@@ -54,7 +58,7 @@ def _saved_tokens(content: bytes, size: int) -> list[bytes]:
     return [content[begin:end] for begin, end in pairwise([0, *ends.tolist()])]
 
 
-def spelling(tokenizer: RustTokenizer) -> Spelling | None:
+def spelling(tokenizer: "RustTokenizer") -> Spelling | None:
     """How this tokenizer's decoder spells a piece, None where pieces alone do not say (WordPiece, none at all)."""
     decoders = [] if tokenizer.decoder is None else list(_flat(json.loads(tokenizer.decoder.__getstate__())))
     kinds = {decoder["type"] for decoder in decoders}
@@ -97,12 +101,18 @@ def _byte_fallback(piece: str) -> bytes:
     return bytes.fromhex(piece[3:-1])
 
 
-def _byte_level(piece: str) -> bytes:
-    """Each character stands for a byte; a piece with any other character, an added token, stands for its own text."""
+def byte_level_bytes(piece: str) -> bytes | None:
+    """The bytes that the characters of a piece stand for; None where it has a character that stands for none."""
     try:
         return piece.translate(_BYTES_AS_LATIN_1).encode("latin-1")
     except UnicodeEncodeError:
-        return piece.encode()
+        return None
+
+
+def _byte_level(piece: str) -> bytes:
+    """A piece that does not stand for bytes, an added token, stands for its own text."""
+    found = byte_level_bytes(piece)
+    return piece.encode() if found is None else found
 
 
 def _bytes_of_characters() -> dict[str, int]:

@@ -198,7 +198,7 @@ def test_a_truncated_file_is_found_at_every_start(broken: Path) -> None:
         compiled_engine.load(broken, threads=1)
 
 
-@pytest.mark.parametrize("name", [artifact.WEIGHTS, f"{LEVELS[0]}/model.so", "tokenizer.json"])
+@pytest.mark.parametrize("name", [artifact.WEIGHTS, f"{LEVELS[0]}/model.so", "tokenizer.bin"])
 def test_a_flipped_bit_is_found_when_asked_for(broken: Path, name: str) -> None:
     path = broken / name
     data = bytearray(path.read_bytes())

@@ -2,13 +2,17 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from compiler import tokenizer
+from engines.artifact import levels_here
 from settings import ROOT
+from tests.checkpoints import VOCAB
 
 ALLOWED = {
     "api",
@@ -22,7 +26,6 @@ ALLOWED = {
     "msgspec",
     "settings",
     "startup",
-    "tokenizers",
 }
 """Every top-level module outside the standard library that a cold start may load before the engine's."""
 NEVER = {
@@ -34,6 +37,7 @@ NEVER = {
     "multiprocessing",
     "numpy",
     "ssl",
+    "unicodedata",
     "unittest",
     "xml",
 }
@@ -77,9 +81,11 @@ print(json.dumps(sorted(sys.modules)))
 
 
 @pytest.fixture(scope="module")
-def modules(llama_directory: Path) -> set[str]:
-    """All modules in a fresh process that has imported the handler and answered."""
-    env = {**os.environ, "MODEL_DIR": str(llama_directory)}
+def modules(llama_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """All modules in a fresh process that has imported the handler and answered, with the tokenizer of an artifact."""
+    directory = shutil.copytree(llama_directory, tmp_path_factory.mktemp("model") / "model")
+    assert tokenizer.store(llama_directory, directory, levels_here()[0], VOCAB) is None
+    env = {**os.environ, "MODEL_DIR": str(directory)}
     done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
     return set(json.loads(done.stdout.splitlines()[-1]))
 

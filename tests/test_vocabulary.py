@@ -126,7 +126,7 @@ def test_what_the_tokenizer_has_no_token_for_is_empty_and_what_a_text_leaves_out
 
 def test_a_saved_vocabulary_is_the_same(made: Made, tmp_path: Path) -> None:
     tokenizer, vocabulary, _ = made
-    (tmp_path / "tokenizer.json").write_bytes(tokenizer._path.read_bytes())
+    (tmp_path / "tokenizer.json").write_bytes((tokenizer._directory / "tokenizer.json").read_bytes())
     vocabulary.save(tmp_path / FILE)
     size = len(vocabulary.tokens)
     assert Tokenizer(tmp_path).vocabulary(size) == vocabulary
