@@ -7,6 +7,7 @@ that does not read, and with `limit_concurrency` answers 503 to everybody where 
 
 import asyncio
 import resource
+import socket
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -65,6 +66,9 @@ class BoundedConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for headers. Where there is no place, the client that has been waited for longest goes."""
         super().connection_made(transport)
+        # asyncio does this too, but not behind the socket that uvicorn binds for several workers. Without it a body
+        # waits for the client's acknowledgement of its headers: 40 ms on a connection that is used again.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._since = time.monotonic()
         self._close_in(HEADER_SECONDS)
         alive = [one for one in self._of_this_kind() if not one.transport.is_closing()]

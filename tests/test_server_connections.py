@@ -1,5 +1,6 @@
 """Clients that open connections and do not use them as they are meant: each costs little, and not for long."""
 
+import asyncio
 import resource
 import socket
 import time
@@ -49,6 +50,23 @@ def healthy(bench: Bench) -> bool:
     with connected(bench) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
         return until_closed(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_no_part_of_an_answer_waits_in_the_kernel_for_the_one_before_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[asyncio.Transport] = []
+    begin = connections.BoundedConnection.connection_made
+
+    def noted(self: connections.BoundedConnection, transport: asyncio.Transport) -> None:
+        begin(self, transport)
+        made.append(transport)
+
+    monkeypatch.setattr(connections.BoundedConnection, "connection_made", noted)
+    with connected(bench):
+        wait_until(lambda: bool(made), "the connection is made")
+        option = made[0].get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert option != 0
 
 
 def test_a_connection_without_a_request_is_closed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +126,7 @@ def test_a_body_that_never_ends_is_not_read_for_ever_after_its_answer(
 
 
 def test_who_does_not_read_its_answer_loses_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "READING_SECONDS", 0.3)
+    monkeypatch.setattr(connections, "READING_SECONDS", 0.05)
     with bench.raw({"prompt": "the fox", "max_tokens": 600, "stream": True, "logprobs": 5, "n": 4}) as connection:
         wait_until(lambda: bench.metric("causal_lm_disconnects_total") == 1, "the connection is given up")
         assert b"[DONE]" not in until_closed(connection)
