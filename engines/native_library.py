@@ -20,7 +20,7 @@ from engines.errors import LoadError
 from engines.memory import address_of
 from engines.native_rows import NativeRows, Sampler
 
-ABI = 3
+ABI = 4
 """Version of engines/native/engine.h and sampling.h; the compiler passes it on."""
 _ERROR_BYTES = 1024
 _OUT_OF_MEMORY = 2

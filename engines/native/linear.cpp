@@ -1,8 +1,10 @@
 // Linear layers and embeddings on packed weights (packed.h). A float32 bias [N] is added where there is one.
 #include <algorithm>
+#include <atomic>
 
+#include "amx.h"
+#include "engine.h"
 #include "gemm.h"
-#include "panels.h"
 #include "runtime.h"
 #include "team.h"
 
@@ -10,18 +12,50 @@ namespace {
 
 constexpr int64_t kPanelTiles = 4;      // tiles a thread takes at a time
 constexpr int64_t kWidenFrom = 48;      // rows from which int4 and int6 are widened
+constexpr int64_t kAmxFrom = 32;        // rows from which the matrix unit is faster
 constexpr int64_t kRowBlock = 256;      // rows whose activations stay in the second-level cache
 constexpr int64_t kQuantiseRows = 16;   // rows of activations quantised at a time
 
+// Whether this process uses the matrix unit; see engine_use_amx.
+std::atomic<bool> use_amx{false};
+
+// How the integer products of one linear are computed. None of it changes the sums of int8 tiles.
+struct Plan {
+  int64_t k, stride, tiles;
+  int kind;
+  bool widen;   // int4 and int6 tiles become int8
+  bool amx;     // int8 tiles go to the matrix unit
+  bool shared;  // rows are quantised once for all members: else each does it for itself, which is cheaper than meeting
+
+  Plan(int64_t n, int64_t m, int64_t k, int kind)
+      : k(k), stride(tile_bytes(k, kind)), tiles((n + kTile - 1) / kTile), kind(kind),
+        widen(kind != kInt8 && m >= kWidenFrom), amx(use_amx && m >= kAmxFrom && (kind == kInt8 || widen)), shared(m > 4) {}
+
+  int64_t lanes() const { return amx ? kTile : 1; }
+  // Bytes of an int8 tile that is made of a packed one.
+  int64_t made() const { return amx ? amx_tile_bytes(k) : widen ? tile_bytes(k, kInt8) : 0; }
+  // Tiles first .. last, ready for their product; `panel` is where they are made.
+  Tiles prepare(const char* w, int64_t first, int64_t last, char* panel) const {
+    if (!made()) return {kind, w + first * stride, stride, first * kTile};
+    for (int64_t t = first; t < last; ++t) {
+      const char* tile = w + t * stride;
+      char* to = panel + (t - first) * made();
+      if (widen) (kind == kInt4 ? widen_tile<4> : widen_tile<6>)(tile, k, to);
+      if (amx) amx_prepare(widen ? to : tile, k, to);
+    }
+    return {kInt8, panel, made(), first * kTile};
+  }
+};
+
 bool integer_linear(const float* x, const char* w, const Output& out, int64_t m, int64_t k, int kind) {
-  int64_t tiles = (out.n + kTile - 1) / kTile, stride = tile_bytes(k, kind), wide = tile_bytes(k, kInt8);
-  bool widen = kind != kInt8 && m >= kWidenFrom;
-  bool shared = m > 4;  // else every member quantises all rows for itself, which is cheaper than meeting
-  size_t each = round_up(Activations::size(m, k), 64);
-  Scratch activations(shared ? each : each * members()), panels(widen ? members() * kPanelTiles * wide : 1);
+  Plan plan(out.n, m, k, kind);
+  size_t each = round_up(Activations::size(m, k, plan.lanes()), 64);
+  Scratch activations(plan.shared ? each : each * members()), panels(members() * kPanelTiles * plan.made() + 1);
   if (!activations || !panels) return false;
-  auto quantised = [&](int member) { return Activations(activations.as<char>(shared ? 0 : member * each), m, k); };
-  if (shared) {
+  auto quantised = [&](int member) {
+    return Activations(activations.as<char>(plan.shared ? 0 : member * each), m, k, plan.lanes());
+  };
+  if (plan.shared) {
     Activations a = quantised(0);
     parallel((m + kQuantiseRows - 1) / kQuantiseRows, [&](Member member) {
       for (int64_t i; member.take(i);)
@@ -30,19 +64,16 @@ bool integer_linear(const float* x, const char* w, const Output& out, int64_t m,
     });
   }
   int64_t panel_tiles = m == 1 ? 1 : kPanelTiles;
-  parallel((tiles + panel_tiles - 1) / panel_tiles, [&](Member member) {
+  parallel((plan.tiles + panel_tiles - 1) / panel_tiles, [&](Member member) {
     Activations a = quantised(member.index);
-    if (!shared)
+    if (!plan.shared)
       for (int64_t row = 0; row < m; ++row) a.quantise(row, x + row * k, k);
-    char* panel = panels.as<char>(widen ? member.index * kPanelTiles * wide : 0);
+    char* panel = panels.as<char>(member.index * kPanelTiles * plan.made());
     for (int64_t i; member.take(i);) {
-      int64_t first = i * panel_tiles, last = std::min(first + panel_tiles, tiles);
-      if (widen)
-        for (int64_t t = first; t < last; ++t)
-          (kind == kInt4 ? widen_tile<4> : widen_tile<6>)(w + t * stride, k, panel + (t - first) * wide);
-      Tiles packed{kind, w + first * stride, stride, first * kTile}, widened{kInt8, panel, wide, first * kTile};
+      int64_t first = i * panel_tiles, last = std::min(first + panel_tiles, plan.tiles);
+      Tiles ready = plan.prepare(w, first, last, panel);
       for (int64_t row = 0; row < m; row += kRowBlock)
-        integer_tiles(a, row, std::min(kRowBlock, m - row), widen ? widened : packed, last - first, out);
+        (plan.amx ? amx_tiles : integer_tiles)(a, row, std::min(kRowBlock, m - row), ready, last - first, out);
     }
   }, m == 1 ? read_after(w) : Span{});
   return true;
@@ -122,4 +153,12 @@ extern "C" int32_t aoti_torch_cpu_packed_embedding(
   }
   *result = y;
   return 0;
+}
+
+extern "C" int32_t engine_use_amx(int32_t wanted) {
+  use_amx = false;
+  if (!wanted || !amx_in_cpu()) return kAmxUnused;
+  if (!amx_permitted()) return kAmxForbidden;
+  use_amx = true;
+  return kAmxUsed;
 }

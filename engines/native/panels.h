@@ -12,22 +12,30 @@ namespace {
 
 constexpr int64_t kGroup = 64;  // inputs that share an activation scale
 
-// Quantised activations of `rows` tokens.
+// Quantised activations of tokens. `lanes` tokens lie together, group by group: 1, or kTile as the matrix unit wants them.
 struct Activations {
-  int64_t k, groups, blocks;
-  int8_t* bytes;   // [rows, k]
-  float* scales;   // [rows, groups]
-  int32_t* sums;   // [rows, blocks]
+  int64_t k, groups, blocks, lanes;
+  int8_t* bytes;   // [rows / lanes, groups, lanes, kGroup]
+  float* scales;   // [rows / lanes, groups, lanes]
+  int32_t* sums;   // [rows, blocks], of a single lane: what products with unsigned weights need
 
-  static size_t size(int64_t rows, int64_t k) {
-    return rows * (padded(k) + 4 * ((padded(k) + kGroup - 1) / kGroup) + 4 * (padded(k) / kBlock)) + 192;
+  static size_t size(int64_t rows, int64_t k, int64_t lanes) {
+    int64_t groups = (padded(k) + kGroup - 1) / kGroup;
+    return round_up(rows, lanes) * (groups * (kGroup + 4) + 4 * (padded(k) / kBlock)) + 192;
   }
-  Activations(char* memory, int64_t rows, int64_t inputs)
-      : k(padded(inputs)), groups((k + kGroup - 1) / kGroup), blocks(k / kBlock) {
+  Activations(char* memory, int64_t rows, int64_t inputs, int64_t lanes)
+      : k(padded(inputs)), groups((k + kGroup - 1) / kGroup), blocks(k / kBlock), lanes(lanes) {
+    rows = round_up(rows, lanes);
     bytes = reinterpret_cast<int8_t*>(memory);
-    scales = reinterpret_cast<float*>(memory + round_up(rows * k, 64));
+    scales = reinterpret_cast<float*>(memory + rows * groups * kGroup);
     sums = reinterpret_cast<int32_t*>(scales + round_up(rows * groups, 16));
   }
+  // Of a group's scale; its bytes are kGroup times as far from the first.
+  int64_t place(int64_t row, int64_t group) const {
+    return lanes == 1 ? row * groups + group : (row / kTile * groups + group) * kTile + row % kTile;
+  }
+  // The bytes of a row of a single lane.
+  const int8_t* row(int64_t row) const { return bytes + row * groups * kGroup; }
   void quantise(int64_t row, const float* x, int64_t inputs) const {
     for (int64_t g = 0; g < groups; ++g) {
       int64_t begin = g * kGroup, end = std::min(begin + kGroup, k);
@@ -39,23 +47,21 @@ struct Activations {
       }
       vfloat tops{};
       for (int64_t i = 0; i < end - begin; i += kLanes) tops = vmax(tops, magnitude(load<vfloat>(values + i)));
-      float top = 0;
-      for (int i = 0; i < kLanes; ++i) top = std::max(top, tops[i]);
+      float top = largest(tops);
       float inverse = top > 0 ? 127.0f / top : 0.0f;
-      scales[row * groups + g] = top / 127.0f;
+      scales[place(row, g)] = top / 127.0f;
+      int8_t* to = bytes + place(row, g) * kGroup;
       for (int64_t b = begin; b < end; b += kBlock) {
-        vint sum{};
+        vint total{};
         vint rounded[kBlock / kLanes];
 #pragma GCC unroll 8
         for (int i = 0; i < kBlock / kLanes; ++i) {
           // Adding 1.5 * 2^23 leaves the value, rounded to nearest, in the low bits.
           rounded[i] = (vint)(load<vfloat>(values + b - begin + i * kLanes) * inverse + 12582912.0f) - 0x4B400000;
-          sum += rounded[i];
+          total += rounded[i];
         }
-        store_bytes(bytes + row * k + b, rounded);
-        int32_t total = 0;
-        for (int i = 0; i < kLanes; ++i) total += sum[i];
-        sums[row * blocks + b / kBlock] = total;
+        store_bytes(to + b - begin, rounded);
+        if (lanes == 1) sums[row * blocks + b / kBlock] = sum(total);
       }
     }
   }
@@ -108,7 +114,7 @@ void int8_panel(const Activations& a, int64_t row, const Tiles& w, const Output&
       for (int v = 0; v < V; ++v) o[v] = operand_byte(load<vbytes>(quants + w.place(v) + k * kTile));
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        int32_t x = four_bytes(a.bytes + (row + r) * a.k + k);
+        int32_t x = four_bytes(a.row(row + r) + k);
 #pragma GCC unroll 16
         for (int v = 0; v < V; ++v) acc[r][v] = dot_byte(acc[r][v], o[v], x);
       }
@@ -149,7 +155,7 @@ void block_panel(const Activations& a, int64_t row, const Tiles& w, const Output
               operand_small(block_weights<kBits, vbytes>(blocks.bytes + t * w.stride, j, p * kLanes * 4));
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        int32_t x = four_bytes(a.bytes + (row + r) * a.k + b * kBlock + j * 4);
+        int32_t x = four_bytes(a.row(row + r) + b * kBlock + j * 4);
 #pragma GCC unroll 16
         for (int t = 0; t < T * kParts; ++t) acc[r][t] = dot_small(acc[r][t], o[t], x);
       }
