@@ -10,6 +10,7 @@ ctypes releases the interpreter lock during a call, and calls from several threa
 """
 
 import ctypes
+import logging
 import mmap
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,9 @@ ABI = 4
 """Version of engines/native/engine.h and sampling.h; the compiler passes it on."""
 _ERROR_BYTES = 1024
 _OUT_OF_MEMORY = 2
+_AMX_FORBIDDEN = 2
+
+logger = logging.getLogger(__name__)
 
 
 class NativeConstant(ctypes.Structure):
@@ -81,6 +85,8 @@ class NativeLibrary:
             ctypes.c_char_p, ctypes.c_int64,
         )  # fmt: skip
         self._sampler = Sampler(library)
+        if library.engine_use_amx(1) == _AMX_FORBIDDEN:
+            logger.warning("the system does not let this process use the CPU's matrix unit (AMX); prompts take longer")
 
     def forward(self, ids: bytes, steps: "ctypes.Array[NativeStep]", rows: int, vocab_size: int) -> NativeRows:
         """Run `steps`, whose tokens are `ids`, 64-bit integers. Logits `[rows of all steps, V]`.

@@ -1,11 +1,10 @@
 """`python -m benchmarks compile`: how long the compiler takes, and the most memory that it holds."""
 
 import argparse
-import os
+import json
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +65,10 @@ def _measured(name: str, quantize: str) -> dict[str, Any]:
     source = checkpoint(name)
     with tempfile.TemporaryDirectory(dir=Path("build")) as folder, tempfile.TemporaryFile("w+") as said:
         target = Path(folder, "artifact")
-        command = [sys.executable, "-m", "compiler", str(source), str(target), "--quantize", quantize]
-        begun = time.monotonic()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.monotonic() - begun
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
+        took = Path(folder, "took.json")
+        command = [sys.executable, str(Path(__file__).with_name("measured_run.py")), str(took)]
+        command += [sys.executable, "-m", "compiler", str(source), str(target), "--quantize", quantize]
+        if subprocess.run(command, stdout=subprocess.DEVNULL, stderr=said, check=False).returncode:
             said.seek(0)
             last = next(iter(reversed(said.read().strip().splitlines())), "no message")
             raise InputError(f"{name} cannot be compiled to {quantize}: {last[:300]}")
@@ -80,8 +76,6 @@ def _measured(name: str, quantize: str) -> dict[str, Any]:
             "model": source.name,
             "quantize": quantize,
             "parameters": inspect_weights(source).parameters,
-            "seconds": round(seconds, 1),
-            "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
-            "peak_bytes": 1024 * usage.ru_maxrss,
+            **json.loads(took.read_text()),
             "artifact_bytes": sum(file.stat().st_size for file in target.rglob("*") if file.is_file()),
         }
