@@ -81,4 +81,3 @@ def test_a_system_that_forbids_it_gets_the_same_answer_and_one_sentence(llama_ar
     assert said["allowed"] == ""
     assert said["forbidden"].count("\n") == 1
     assert "the system does not let this process use the CPU's matrix unit" in said["forbidden"]
-
