@@ -1,4 +1,4 @@
-"""The matrix unit of x86-64 CPUs (AMX), which reads prompts: the bits of the products without it, and only where allowed."""
+"""The matrix unit of x86-64 CPUs (AMX): the bits of the products without it, and used only where it is allowed."""
 
 import subprocess
 import sys
@@ -39,7 +39,8 @@ def test_products_are_the_same_bits_with_and_without_it(kernels: Kernels, kind: 
             for wanted in (0, 1):
                 kernels.native.engine_use_amx(wanted)
                 found.append(kernels.linear(x, packed, bias, n, kind))
-            np.testing.assert_array_equal(*found)
+            without, with_unit = found
+            np.testing.assert_array_equal(without, with_unit)
 
 
 # Has the kernel refuse arch_prctl(ARCH_REQ_XCOMP_PERM, ...) with EPERM, as a sandbox would, then reads a prompt.
