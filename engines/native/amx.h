@@ -52,67 +52,77 @@ void amx_prepare(const char* tile, int64_t k, char* to) {
   std::memset(to + end, 0, amx_tile_bytes(k) - end);
 }
 
-// Up to 2 x 16 tokens times 2 tiles: R x T registers of sums.
+// The integer sums of `groups` groups, for R x 16 tokens and T tiles: sums [groups, R, T, 16 tokens, 16 outputs].
+// A function of its own, since the compiler runs out of registers for addresses elsewhere.
 template <int R, int T>
-__attribute__((target("amx-tile,amx-int8"))) void amx_block(
-    const Activations& a, int64_t row, int64_t rows, const Tiles& w, const Output& out) {
-  alignas(64) vint sums[kAmxGroups][R * T][kTile];
-  alignas(64) vfloat totals[R * T][kTile];
-  const int8_t *tokens = a.bytes + a.place(row, 0) * kGroup, *more_tokens = a.bytes + a.place(row + kTile, 0) * kGroup;
+__attribute__((noinline, target("amx-tile,amx-int8"))) void amx_sums(
+    const int8_t* tokens, const int8_t* more_tokens, const char* weights, const char* more_weights, int64_t groups,
+    vint* sums) {
+  for (; groups > 0; --groups, sums += R * T * kTile) {
+    _tile_zero(0);
+    _tile_loadd(4, tokens, kLine);
+    _tile_loadd(6, weights, kLine);
+    _tile_dpbssd(0, 4, 6);
+    if constexpr (T == 2) {
+      _tile_zero(1);
+      _tile_loadd(7, more_weights, kLine);
+      _tile_dpbssd(1, 4, 7);
+    }
+    if constexpr (R == 2) {
+      _tile_zero(2);
+      _tile_loadd(5, more_tokens, kLine);
+      _tile_dpbssd(2, 5, 6);
+    }
+    if constexpr (R == 2 && T == 2) {
+      _tile_zero(3);
+      _tile_dpbssd(3, 5, 7);
+    }
+    _tile_stored(0, sums, kLine);
+    if constexpr (T == 2) {
+      _tile_stored(1, sums + kTile, kLine);
+    }
+    if constexpr (R == 2) {
+      _tile_stored(2, sums + T * kTile, kLine);
+    }
+    if constexpr (R == 2 && T == 2) {
+      _tile_stored(3, sums + 3 * kTile, kLine);
+    }
+    tokens += kAmxBytes, more_tokens += kAmxBytes, weights += kAmxBytes, more_weights += kAmxBytes;
+  }
+}
+
+// totals[16 tokens], of zeros if they are `fresh`, += the sums of `groups` groups, `step` vectors apart, times the tokens'
+// scales [groups, 16].
+__attribute__((noinline)) void scale_sums(
+    const vint* sums, int step, int64_t groups, const float* scales, bool fresh, vfloat* totals) {
+  vfloat total[kTile];
+#pragma GCC unroll 16
+  for (int r = 0; r < kTile; ++r) total[r] = fresh ? vfloat{} : totals[r];
+  for (; groups > 0; --groups, sums += step, scales += kTile)
+#pragma GCC unroll 16
+    for (int r = 0; r < kTile; ++r) total[r] += to_float(sums[r]) * splat(scales[r]);
+#pragma GCC unroll 16
+  for (int r = 0; r < kTile; ++r) totals[r] = total[r];
+}
+
+// `rows`, up to R x 16, tokens from `row` on times T tiles.
+template <int R, int T>
+void amx_block(const Activations& a, int64_t row, int64_t rows, const Tiles& w, const Output& out) {
+  alignas(64) vint sums[kAmxGroups * R * T * kTile];
+  alignas(64) vfloat totals[R * T * kTile];
+  const int8_t *tokens = a.bytes + a.place(row, 0) * kGroup, *more_tokens = tokens + a.groups * kAmxBytes;
   const char *weights = w.data + kLine, *more_weights = weights + w.stride;
   for (int64_t begin = 0; begin < a.groups; begin += kAmxGroups) {
-    int64_t groups = std::min<int64_t>(kAmxGroups, a.groups - begin);
-    for (int64_t g = 0; g < groups; ++g) {
-      int64_t at = (begin + g) * kAmxBytes;
-      _tile_zero(0);
-      _tile_loadd(4, tokens + at, kLine);
-      _tile_loadd(6, weights + at, kLine);
-      _tile_dpbssd(0, 4, 6);
-      if constexpr (T == 2) {
-        _tile_zero(1);
-        _tile_loadd(7, more_weights + at, kLine);
-        _tile_dpbssd(1, 4, 7);
-      }
-      if constexpr (R == 2) {
-        _tile_zero(2);
-        _tile_loadd(5, more_tokens + at, kLine);
-        _tile_dpbssd(2, 5, 6);
-      }
-      if constexpr (R == 2 && T == 2) {
-        _tile_zero(3);
-        _tile_dpbssd(3, 5, 7);
-      }
-      _tile_stored(0, sums[g][0], kLine);
-      if constexpr (T == 2) {
-        _tile_stored(1, sums[g][1], kLine);
-      }
-      if constexpr (R == 2) {
-        _tile_stored(2, sums[g][T], kLine);
-      }
-      if constexpr (R == 2 && T == 2) {
-        _tile_stored(3, sums[g][3], kLine);
-      }
-    }
-    asm volatile("" ::: "memory");
-    for (int i = 0; i < R * T; ++i) {
-      int64_t first = row + i / T * kTile;
-      const float* scales = a.scales + a.place(first, begin);
-      vfloat total[kTile];
-#pragma GCC unroll 16
-      for (int r = 0; r < kTile; ++r) total[r] = begin ? totals[i][r] : vfloat{};
-      for (int64_t g = 0; g < groups; ++g)
-#pragma GCC unroll 16
-        for (int r = 0; r < kTile; ++r) total[r] += to_float(sums[g][i][r]) * splat(scales[g * kTile + r]);
-      if (begin + groups < a.groups) {
-#pragma GCC unroll 16
-        for (int r = 0; r < kTile; ++r) totals[i][r] = total[r];
-      } else {
-        vfloat scale = load<vfloat>(w.data + i % T * w.stride);
-#pragma GCC unroll 16
-        for (int r = 0; r < kTile; ++r)
-          if (first + r < row + rows) out.put(first + r, w.column + i % T * kTile, total[r] * scale);
-      }
-    }
+    int64_t groups = std::min<int64_t>(kAmxGroups, a.groups - begin), at = begin * kAmxBytes;
+    amx_sums<R, T>(tokens + at, more_tokens + at, weights + at, more_weights + at, groups, sums);
+    for (int i = 0; i < R * T; ++i)
+      scale_sums(sums + i * kTile, R * T * kTile, groups, a.scales + a.place(row + i / T * kTile, begin), begin == 0,
+                 totals + i * kTile);
+  }
+  for (int i = 0; i < R * T; ++i) {
+    vfloat scale = load<vfloat>(w.data + i % T * w.stride);
+    int64_t first = i / T * kTile, end = std::min<int64_t>(kTile, rows - first);
+    for (int64_t r = 0; r < end; ++r) out.put(row + first + r, w.column + i % T * kTile, totals[i * kTile + r] * scale);
   }
 }
 

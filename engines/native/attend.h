@@ -114,8 +114,7 @@ inline void exponentiate(float* row, int64_t tokens, int64_t from, int64_t until
   for (int64_t t = until; t < tokens; ++t) row[t] = -INFINITY;
   vfloat tops = splat(-INFINITY);
   for (int64_t t = 0; t < tokens; t += kLanes) tops = vmax(tops, load<vfloat>(row + t));
-  top = -INFINITY;
-  for (int i = 0; i < kLanes; ++i) top = std::max(top, tops[i]);
+  top = largest(tops);
   vfloat sums{};
   if (top == -INFINITY) {
     std::memset(row, 0, tokens * sizeof(float));
@@ -127,8 +126,7 @@ inline void exponentiate(float* row, int64_t tokens, int64_t from, int64_t until
       sums += e;
     }
   }
-  sum = 0;
-  for (int i = 0; i < kLanes; ++i) sum += sums[i];
+  sum = total(sums);
 }
 
 // The tokens [begin, end) of one block of a sequence's context, for one key-value head of a layer.

@@ -52,16 +52,16 @@ struct Activations {
       scales[place(row, g)] = top / 127.0f;
       int8_t* to = bytes + place(row, g) * kGroup;
       for (int64_t b = begin; b < end; b += kBlock) {
-        vint total{};
+        vint sum{};
         vint rounded[kBlock / kLanes];
 #pragma GCC unroll 8
         for (int i = 0; i < kBlock / kLanes; ++i) {
           // Adding 1.5 * 2^23 leaves the value, rounded to nearest, in the low bits.
           rounded[i] = (vint)(load<vfloat>(values + b - begin + i * kLanes) * inverse + 12582912.0f) - 0x4B400000;
-          total += rounded[i];
+          sum += rounded[i];
         }
         store_bytes(to + b - begin, rounded);
-        if (lanes == 1) sums[row * blocks + b / kBlock] = sum(total);
+        if (lanes == 1) sums[row * blocks + b / kBlock] = total(sum);
       }
     }
   }

@@ -47,24 +47,31 @@ inline vfloat magnitude(vfloat v) { return (vfloat)((vint)v & 0x7FFFFFFF); }
 inline vfloat vmax(vfloat a, vfloat b) { return a > b ? a : b; }
 inline vfloat vmin(vfloat a, vfloat b) { return a < b ? a : b; }
 
-// The largest of the lanes, and their sum.
+// The largest of the lanes, and their sum; floats in pairs, pairs of pairs and so on.
 #if defined(__AVX512VNNI__)
 inline float largest(vfloat v) { return _mm512_reduce_max_ps((__m512)v); }
-inline int32_t sum(vint v) { return _mm512_reduce_add_epi32((__m512i)v); }
+inline int32_t total(vint v) { return _mm512_reduce_add_epi32((__m512i)v); }
+inline float total(vfloat v) { return _mm512_reduce_add_ps((__m512)v); }
 #elif defined(__AVX2__)
 inline float largest(vfloat v) {
   __m128 x = _mm_max_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
   x = _mm_max_ps(x, _mm_movehl_ps(x, x));
   return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
 }
-inline int32_t sum(vint v) {
+inline int32_t total(vint v) {
   __m128i x = _mm_add_epi32(_mm256_castsi256_si128((__m256i)v), _mm256_extracti128_si256((__m256i)v, 1));
   x = _mm_add_epi32(x, _mm_unpackhi_epi64(x, x));
   return _mm_cvtsi128_si32(_mm_add_epi32(x, _mm_shuffle_epi32(x, 1)));
 }
+inline float total(vfloat v) {
+  __m128 x = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+  x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+}
 #else
 inline float largest(vfloat v) { return vmaxvq_f32((float32x4_t)v); }
-inline int32_t sum(vint v) { return vaddvq_s32((int32x4_t)v); }
+inline int32_t total(vint v) { return vaddvq_s32((int32x4_t)v); }
+inline float total(vfloat v) { return vaddvq_f32((float32x4_t)v); }
 #endif
 
 // Half precision in memory, single precision in registers.
