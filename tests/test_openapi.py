@@ -48,5 +48,9 @@ def fuzz(url: str, examples: int, folder: Path, *options: str) -> None:
 
 
 def test_every_response_is_as_documented(url: str, tmp_path: Path) -> None:
-    # Two routes take what a chat takes, or more: fuzzed too, they would double the time of this test.
-    fuzz(url, 20, tmp_path, "--exclude-path", "/tokenize", "--exclude-path", "/apply-template")
+    fuzz(url, 20, tmp_path)
+
+
+@pytest.mark.slow
+def test_every_response_is_as_documented_for_long(url: str, tmp_path: Path) -> None:
+    fuzz(url, 1000, tmp_path, "--max-time", "75")
