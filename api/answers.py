@@ -14,8 +14,16 @@ Answer = dict[str, Any]
 
 
 def is_cut(answer: Answer) -> bool:
-    """Whether the deadline cut any of a whole answer's choices."""
-    return any(choice.get("cut_by_deadline") for choice in answer["choices"])
+    """Whether the deadline cut a whole answer: a response, or any of the choices of another one."""
+    return any(part.get("cut_by_deadline") for part in answer.get("choices", (answer,)))
+
+
+def tokens_of(answer: Answer) -> tuple[int, int]:
+    """The tokens that a whole answer has read, and those that it has made."""
+    usage = answer["usage"]
+    if answer["object"] == "response":
+        return usage["input_tokens"], usage["output_tokens"]
+    return usage["prompt_tokens"], usage["completion_tokens"]
 
 
 class WholeAnswer:

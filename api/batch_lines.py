@@ -5,12 +5,15 @@ a line that is no request has no `response`; that of a refused request has one, 
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from api.answers import Answer, is_cut
+from api.answers import Answer, is_cut, tokens_of
 from api.errors import ApiError, InternalError
-from api.routes import REQUEST_KINDS
-from api.schema import ChatRequest, CompletionRequest, validate
+from api.routes import GENERATING, read_request
+from api.schema import ChatRequest, CompletionRequest
+
+if TYPE_CHECKING:
+    from api.response_request import ResponseRequest
 
 FIELDS = ("custom_id", "method", "url", "body")
 EXPIRED = "batch_expired"
@@ -45,8 +48,8 @@ def check_line(line: Any) -> None:
     if line.get("method") != "POST":
         raise BatchLineError("invalid_method", "The line's 'method' must be 'POST'.")
     url = line.get("url")
-    if not isinstance(url, str) or url not in REQUEST_KINDS:
-        raise BatchLineError("invalid_url", f"The line's 'url' must be {' or '.join(map(repr, REQUEST_KINDS))}.")
+    if not isinstance(url, str) or url not in GENERATING:
+        raise BatchLineError("invalid_url", f"The line's 'url' must be {' or '.join(map(repr, GENERATING))}.")
     body = line.get("body")
     if not isinstance(body, dict):
         raise BatchLineError("invalid_body", "The line's 'body' must be a JSON object.")
@@ -54,10 +57,10 @@ def check_line(line: Any) -> None:
         raise BatchLineError("invalid_body", "'stream' is not for a batch; its answers come whole.")
 
 
-def read_line(line: Any) -> CompletionRequest | ChatRequest:
+def read_line(line: Any) -> "CompletionRequest | ChatRequest | ResponseRequest":
     """The request of a line. BatchLineError for a line that is none, InvalidRequestError for a body that is refused."""
     check_line(line)
-    return validate(REQUEST_KINDS[line["url"]], line["body"])
+    return read_request(line["url"], line["body"])
 
 
 def result_line(name: str, custom_id: str | None, outcome: Answer | Exception, request_id: str) -> dict[str, Any]:
@@ -75,7 +78,7 @@ def result_line(name: str, custom_id: str | None, outcome: Answer | Exception, r
     else:
         if is_cut(outcome):
             error = {"code": EXPIRED, "message": "The time of the batch ended before this answer was complete."}
-        if error is None or outcome["usage"]["completion_tokens"]:
+        if error is None or tokens_of(outcome)[1]:
             response = _response(200, request_id, outcome)
     return {"id": f"batch_req_{name}", "custom_id": custom_id, "response": response, "error": error}
 

@@ -164,7 +164,11 @@ def check_key(path: str, authorization: str | None, keys: ApiKeys | None) -> byt
 
 def parse_request(path: str, body: bytes, max_body_bytes: int) -> "CompletionRequest | ChatRequest | ResponseRequest":
     """The validated request in a body sent to one of the GENERATING paths."""
-    asked = _json_of(body, max_body_bytes)
+    return read_request(path, _json_of(body, max_body_bytes))
+
+
+def read_request(path: str, asked: Any) -> "CompletionRequest | ChatRequest | ResponseRequest":
+    """The validated request of a JSON value sent to one of the GENERATING paths."""
     if path == RESPONSES_ROUTE:
         from api.response_request import parse  # not before it is needed: no start should wait for it
 

@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 from openai.types import Completion
+from openai.types.chat import ChatCompletion
+from openai.types.responses import Response
 
+from api.batch_lines import result_line
 from api.model import Model
 from api.schema import CompletionRequest, validate
 from api.service import Service
 from settings import ROOT
 from tests.checkpoints import write_tokenizer
-from tests.deterministic_engine import DeterministicEngine, deterministic_model
+from tests.deterministic_engine import DeterministicEngine, deterministic_model, read_tokenizer
 from tests.gate import Gate
 from tools.batch import main
 from tools.batch_errors import BatchError
@@ -73,6 +76,30 @@ def test_every_line_gets_a_result_that_openai_s_client_reads(tmp_path: Path, ser
         assert Completion.model_validate(result["response"]["body"]).choices[0].finish_reason == "length"
     assert (tally.answered, tally.failures.total()) == (70, 0)
     assert tally.completion_tokens == 4 * (35 + 70)
+
+
+def test_responses_and_chats_are_lines_too(tmp_path: Path, llama_directory: Path) -> None:
+    service = Service(deterministic_model(read_tokenizer(llama_directory), DeterministicEngine()))
+    bodies: dict[str, dict[str, Any]] = {
+        "/v1/responses": {"input": "hi", "max_output_tokens": 5},
+        "/v1/chat/completions": {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4},
+    }
+    lines = [{"custom_id": url, "method": "POST", "url": url, "body": body} for url, body in bodies.items()]
+    source = write(tmp_path / "in.jsonl", *map(json.dumps, lines))
+    tally = run(source, tmp_path / "out.jsonl", service)
+    answers = {result["custom_id"]: result["response"]["body"] for result in results(tmp_path / "out.jsonl")}
+    response = Response.model_validate(answers["/v1/responses"])
+    chat = ChatCompletion.model_validate(answers["/v1/chat/completions"])
+    assert (response.usage and response.usage.output_tokens, chat.usage and chat.usage.completion_tokens) == (5, 4)
+    assert (tally.answered, tally.completion_tokens) == (2, 9)
+
+
+@pytest.mark.parametrize("made", [0, 3])
+def test_a_response_that_the_deadline_cut_is_there_as_far_as_it_got(made: int) -> None:
+    usage = {"input_tokens": 2, "output_tokens": made}
+    cut = result_line("1", "a", {"object": "response", "usage": usage, "cut_by_deadline": True}, "run")
+    assert cut["error"]["code"] == "batch_expired"
+    assert (cut["response"] is not None) == bool(made)
 
 
 def test_an_answer_of_a_batch_is_the_one_that_the_request_gets_alone(tmp_path: Path, service: Service) -> None:

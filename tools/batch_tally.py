@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from api.answers import tokens_of
 from api.batch_lines import is_failure
 
 
@@ -24,8 +25,9 @@ class Tally:
         """Count a result."""
         response, error = result["response"], result["error"]
         if response is not None and response["status_code"] == 200:
-            self.prompt_tokens += response["body"]["usage"]["prompt_tokens"]
-            self.completion_tokens += response["body"]["usage"]["completion_tokens"]
+            read, made = tokens_of(response["body"])
+            self.prompt_tokens += read
+            self.completion_tokens += made
         if not is_failure(result):
             self.answered += 1
         elif error is not None:
