@@ -28,6 +28,7 @@ class ContentPart(Strict, frozen=True):
     text: str
     annotations: list[Any] = []
     logprobs: list[Any] = []
+    parsed: Any = None
 
 
 class Item(Strict, frozen=True):
@@ -44,6 +45,7 @@ class Item(Strict, frozen=True):
     # Of earlier answers, without effect:
     encrypted_content: str | None = None
     id: str | None = None
+    parsed_arguments: Any = None
     phase: str | None = None
     status: str | None = None
     summary: list[Any] = []

@@ -81,7 +81,9 @@ def events_in(text: str) -> list[dict[str, Any]]:
                         "type": "message",
                         "status": "completed",
                         "role": "assistant",
-                        "content": [{"type": "output_text", "text": "Yes.", "annotations": [], "logprobs": []}],
+                        "content": [
+                            {"type": "output_text", "text": "Yes.", "annotations": [], "logprobs": [], "parsed": {}}
+                        ],
                     },
                     USER,
                 ]

@@ -117,7 +117,9 @@ def test_a_response_calls_a_tool_whole_and_streamed(client: openai.OpenAI) -> No
     assert kinds[2] == "response.output_item.added"
     assert kinds[-3:] == ["response.function_call_arguments.done", "response.output_item.done", "response.completed"]
     result: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "done"}
+    # What npm's `openai` adds to a call it has parsed, and sends back.
+    sent_back: Any = {**call.model_dump(), "parsed_arguments": json.loads(call.arguments)}
     after = client.responses.create(
-        model="deterministic", input=[USER, call.model_dump(), result], max_output_tokens=4, temperature=0
+        model="deterministic", input=[USER, sent_back, result], max_output_tokens=4, temperature=0
     )
     assert after.output[0].type == "message"
