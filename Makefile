@@ -19,7 +19,7 @@ compare: $(VENV)/ready  ## compile the model (once; needs g++) and show its cold
 	@$(BIN)/python -m tools.compare_engines
 
 test: $(VENV)/ready  ## the tests that need nothing but Python
-	$(BIN)/python -m pytest -m "not slow and not attack and not container"
+	$(BIN)/python -m pytest -m "not slow and not attack and not clients and not container"
 
 test-slow: $(VENV)/ready $(VENV)/lm-eval/ready  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -40,7 +40,7 @@ RUN_BY = {
     r"(MODEL_DIR=\S+ )?make run": "tests/test_run_demo.py",
     r"make compare": "tests/test_compare_engines.py",
     r"make test$": ".ci/run",
-    r"make test-(slow|attack)": ".ci/run",
+    r"make test-(slow|attack|clients)": ".ci/run",
     r"make (image|invoke|start-api|start-lambda)": ".ci/container",
     r"docker run --read-only": "tests/containers.py",
     r"docker run --publish": "tests/test_container_image.py",

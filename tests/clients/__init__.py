@@ -1,0 +1,1 @@
+"""A driver for each client library, and what they share."""
