@@ -126,6 +126,19 @@ def test_what_is_there_refers_only_to_what_is_there(capacity: dict[str, str], ap
     assert {name for name in referred_to(parts, values) if not name.startswith("AWS::")} <= known
 
 
+def test_pages_of_other_origins_are_let_in_only_where_they_are_named() -> None:
+    body, url = RESOURCES["HttpApi"]["Properties"]["DefinitionBody"], RESOURCES["Url"]["Properties"]
+    for cors in (body["x-amazon-apigateway-cors"], url["Cors"]):
+        condition, allowed, otherwise = cors["Fn::If"]
+        assert otherwise == {"Ref": "AWS::NoValue"}
+        assert not evaluate({"Condition": condition}, with_defaults({}))
+        assert evaluate({"Condition": condition}, with_defaults({"CorsOrigins": "https://a.example"}))
+        assert {"Fn::Split": [",", {"Ref": "CorsOrigins"}]} in allowed.values()
+    pattern = PARAMETERS["CorsOrigins"]["AllowedPattern"]
+    assert re.match(pattern, "https://a.example,http://localhost:3000")
+    assert not re.match(pattern, "*"), "any page could spend what a URL without keys costs"
+
+
 def test_either_function_is_the_same_image_with_the_same_role() -> None:
     on_demand, managed = (RESOURCES[name] for name in FUNCTIONS)
     assert on_demand["Metadata"] == managed["Metadata"], "`sam build` builds what is the same once"
