@@ -81,7 +81,7 @@ COPY engines /var/task/engines
 COPY generation /var/task/generation
 COPY server /var/task/server
 COPY startup /var/task/startup
-COPY *.py /var/task/
+COPY *.py image/bootstrap /var/task/
 RUN rm -rf /var/task/engines/native && python3 -m compileall -q --invalidation-mode unchecked-hash /var/task \
     && chmod -R a+rX /var/task /opt/model
 

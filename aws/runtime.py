@@ -30,7 +30,11 @@ ERROR_TYPE, ERROR_BODY = "Lambda-Runtime-Function-Error-Type", "Lambda-Runtime-F
 
 
 class _Marshaller(LambdaMarshaller):  # type: ignore[misc]
-    """Values to JSON, a streamed answer as it is."""
+    """Values to JSON, a streamed answer as it is; events from JSON."""
+
+    def unmarshal_request(self, request: Any, content_type: str = "application/json") -> Any:
+        """The event: JSON whatever the type, which AWS's emulator can have from a caller who named another, or none."""
+        return super().unmarshal_request(request)
 
     def marshal_response(self, response: Any) -> tuple[Any, str]:
         if isinstance(response, StreamedAnswer):

@@ -1,14 +1,13 @@
 """The image with several requests at once, as on Lambda Managed Instances: AWS's emulator in its mode for them.
 
-`AWS_LAMBDA_MAX_CONCURRENCY` switches the emulator to that mode. It starts no command but a file named `bootstrap`, so
-one with the image's own command is mounted. Unlike Lambda it hands an event on in the caller's content type.
+`AWS_LAMBDA_MAX_CONCURRENCY` switches the emulator to that mode. There it starts no command but a file named
+`bootstrap`, which the image has.
 """
 
 import contextlib
 import json
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ from tests.running_server import wait_until
 pytestmark = pytest.mark.container
 WORKERS = 4
 TIMEOUT_S = 15
-BOOTSTRAP = "#!/bin/sh\nexec python3 -m aws.entry aws.runtime handler.lambda_handler\n"
 PROMPTS = ("Once upon a time", "The fox", "A bear", "One day a queen")
 POST_ALL = """
 import json, sys, threading, urllib.request
@@ -28,9 +26,7 @@ answers = [None] * len(events)
 url = "http://127.0.0.1:8080/2015-03-31/functions/function/invocations"
 
 def post(number):
-    event = json.dumps(events[number]).encode()
-    request = urllib.request.Request(url, event, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=120) as response:
+    with urllib.request.urlopen(url, json.dumps(events[number]).encode(), timeout=120) as response:
         answers[number] = response.read().decode()
 
 threads = [threading.Thread(target=post, args=(number,)) for number in range(len(events))]
@@ -56,17 +52,13 @@ print(json.dumps(found))
 
 
 @contextlib.contextmanager
-def environment(directory: Path) -> Iterator[Container]:
+def environment() -> Iterator[Container]:
     """An environment with four processes, all of them loaded."""
-    bootstrap = directory / "bootstrap"
-    bootstrap.write_text(BOOTSTRAP)
-    bootstrap.chmod(0o755)
     options = [
         *LIKE_LAMBDA,
         *("--network", "none", "--cpus", "2", "--cap-add", "SYS_PTRACE"),  # the last to read a process's mappings
         *("--env", f"AWS_LAMBDA_MAX_CONCURRENCY={WORKERS}", "--env", f"AWS_LAMBDA_FUNCTION_TIMEOUT={TIMEOUT_S}"),
-        *("--volume", f"{EMULATOR}:/emulator:ro", "--volume", f"{bootstrap}:/var/runtime/bootstrap:ro"),
-        *("--entrypoint", "/emulator"),
+        *("--volume", f"{EMULATOR}:/emulator:ro", "--entrypoint", "/emulator"),
     ]
     with started(options, [], IMAGE) as container:
         container.wait_for('"model loaded"', times=WORKERS)
@@ -74,8 +66,8 @@ def environment(directory: Path) -> Iterator[Container]:
 
 
 @pytest.fixture(scope="module")
-def managed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
-    with environment(tmp_path_factory.mktemp("managed")) as container:
+def managed() -> Iterator[Container]:
+    with environment() as container:
         yield container
 
 
@@ -155,8 +147,8 @@ def test_the_weights_of_all_workers_are_in_memory_once(managed: Container, capsy
         print(f"\n{WORKERS} workers see {seen / 1024:,.0f} MB and keep {kept / 1024:,.0f} MB of memory")
 
 
-def test_a_worker_that_is_killed_is_said_and_the_others_answer(tmp_path: Path) -> None:
-    with environment(tmp_path) as container:
+def test_a_worker_that_is_killed_is_said_and_the_others_answer() -> None:
+    with environment() as container:
         victim = workers(container)[0]
         before = ticks(container, victim)
         busy = [{"prompt": prompt, "max_tokens": 400, "n": 16, "ignore_eos": True} for prompt in PROMPTS]

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -18,6 +20,7 @@ from botocore.config import Config
 from openai import OpenAI
 
 from tests.containers import IMAGE
+from tests.running_server import wait_until
 
 pytestmark = pytest.mark.container
 ROOT = Path(__file__).parent.parent
@@ -120,6 +123,25 @@ def test_boto3_invokes_start_lambda_by_name(invoke_api: str) -> None:
         assert json.loads(answer["Payload"].read())["choices"][0]["text"]
         accepted = client.invoke(FunctionName="CausalLM", InvocationType="Event", Payload=json.dumps(DIRECT))
         assert accepted["StatusCode"] == 202
+
+
+def test_start_lambda_runs_the_function_of_managed_instances_with_requests_at_once(invoke_api: str) -> None:
+    config = Config(signature_version=UNSIGNED, region_name="us-east-1", read_timeout=180)
+    client = boto3.client("lambda", endpoint_url=invoke_api, config=config)
+
+    def invoke(_: int) -> Any:
+        answer = client.invoke(FunctionName="ManagedCausalLM", Payload=json.dumps(DIRECT))
+        return json.loads(answer["Payload"].read())
+
+    def three_are_answered() -> bool:
+        answers = list(threads.map(invoke, range(3)))
+        if {"errorType": "Runtime.Unavailable"} in answers:  # what the emulator says before all processes have loaded
+            return False
+        assert len({answer["choices"][0]["text"] for answer in answers}) == 1
+        return True
+
+    with contextlib.closing(client), ThreadPoolExecutor() as threads:
+        wait_until(three_are_answered, "three requests at once are answered")
 
 
 def test_the_invoke_tool_prints_text_and_says_errors(invoke_api: str) -> None:

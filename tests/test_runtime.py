@@ -82,6 +82,11 @@ def test_the_invocation_s_id_goes_back_where_it_came(function: LocalFunction) ->
     assert answer.sent_headers["lambda-runtime-invocation-id"] == "a-b-c"
 
 
+def test_an_event_is_json_whatever_its_content_type(function: LocalFunction) -> None:
+    answer = function.invoke({"echo": [1]}, headers={"Content-Type": "application/octet-stream"})
+    assert answer.body == b"[1]"
+
+
 def test_an_empty_part_is_no_chunk(function: LocalFunction) -> None:
     answer = function.invoke({"parts": ["", "one", "", "two", ""]})
     assert [chunk.data for chunk in answer.chunks] == [b"one", b"two"]
