@@ -21,6 +21,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
+from api.anthropic_object import MessageEvent, MessageObject
 from api.errors import ApiError, MethodNotAllowedError
 from api.response_object import ResponseEvent, ResponseObject
 from api.response_types import (
@@ -35,7 +36,16 @@ from api.response_types import (
     RenderedPrompt,
     Tokenized,
 )
-from api.routes import HttpRequest, HttpResponse, check_key, check_route, error_response, handle, page_response
+from api.routes import (
+    HttpRequest,
+    HttpResponse,
+    authorization,
+    check_key,
+    check_route,
+    error_response,
+    handle,
+    page_response,
+)
 from aws.secrets import make_keys
 from model_loader import get_model
 from server.access_log import OTHER_ROUTES, hide_what_callers_wrote
@@ -94,7 +104,7 @@ async def admit(request: Request, serving: Served, _: Annotated[Any, Security(be
         raise DrainingError
     if serving.keys is None:
         check_caller(request.headers, serving.settings.allowed_hosts, serving.settings.cors_origins)
-    request.state.caller = check_key(request.scope["path"], request.headers.get("authorization"), serving.keys)
+    request.state.caller = check_key(request.scope["path"], authorization(request.headers), serving.keys)
 
 
 async def body_of(request: Request, serving: Served) -> bytes:
@@ -133,6 +143,15 @@ async def create_chat_completion(request: Request, serving: Served, body: Body) 
 async def create_response(request: Request, serving: Served, body: Body) -> Response:
     """OpenAI's Responses API, without storage."""
     return GeneratedAnswer(serving, "/v1/responses", body, request.state.request_id, request.state.caller)
+
+
+@guarded.post(
+    "/v1/messages",
+    responses={**streamed(MessageObject, MessageEvent), **GENERATION_ERRORS},
+)
+async def create_message(request: Request, serving: Served, body: Body) -> Response:
+    """Anthropic's Messages API."""
+    return GeneratedAnswer(serving, "/v1/messages", body, request.state.request_id, request.state.caller)
 
 
 @guarded.post("/tokenize", responses={**answered(Tokenized), **GENERATION_ERRORS})

@@ -219,7 +219,7 @@ def _guarded(stream: EventStream, asked: Any, context: Any) -> Generator[bytes]:
                 number += 1
     except Exception as error:
         failure = _failure(error, context)
-        yield error_event(failure, number if stream.numbered else None)
+        yield error_event(failure, number if stream.typed else None)
         raise failure.with_traceback(None) from None
     _log_prompt(asked, b"".join(sent).decode())
 

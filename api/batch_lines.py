@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from api.answers import Answer, is_cut, tokens_of
 from api.errors import ApiError, InternalError
-from api.routes import GENERATING, read_request
+from api.routes import REQUEST_KINDS, RESPONSES_ROUTE, read_request
 from api.schema import ChatRequest, CompletionRequest
 
 if TYPE_CHECKING:
-    from api.response_request import ResponseRequest
+    from api.translated import TranslatedRequest
 
+URLS = (*REQUEST_KINDS, RESPONSES_ROUTE)
 FIELDS = ("custom_id", "method", "url", "body")
 EXPIRED = "batch_expired"
 """OpenAI's code for a request that its batch had no time for."""
@@ -48,8 +49,8 @@ def check_line(line: Any) -> None:
     if line.get("method") != "POST":
         raise BatchLineError("invalid_method", "The line's 'method' must be 'POST'.")
     url = line.get("url")
-    if not isinstance(url, str) or url not in GENERATING:
-        raise BatchLineError("invalid_url", f"The line's 'url' must be {' or '.join(map(repr, GENERATING))}.")
+    if not isinstance(url, str) or url not in URLS:
+        raise BatchLineError("invalid_url", f"The line's 'url' must be {' or '.join(map(repr, URLS))}.")
     body = line.get("body")
     if not isinstance(body, dict):
         raise BatchLineError("invalid_body", "The line's 'body' must be a JSON object.")
@@ -57,7 +58,7 @@ def check_line(line: Any) -> None:
         raise BatchLineError("invalid_body", "'stream' is not for a batch; its answers come whole.")
 
 
-def read_line(line: Any) -> "CompletionRequest | ChatRequest | ResponseRequest":
+def read_line(line: Any) -> "CompletionRequest | ChatRequest | TranslatedRequest":
     """The request of a line. BatchLineError for a line that is none, InvalidRequestError for a body that is refused."""
     check_line(line)
     return read_request(line["url"], line["body"])

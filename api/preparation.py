@@ -22,7 +22,7 @@ from generation.params import GenerationParams, SamplingParams
 
 if TYPE_CHECKING:
     from api.reading import Reading
-    from api.response_request import ResponseRequest
+    from api.translated import TranslatedRequest
 
 
 class Choice(Struct, frozen=True):
@@ -49,8 +49,8 @@ class PreparedRequest(Struct, frozen=True):
     """The most tokens a choice may have where that is fewer than were asked for."""
     received: float
     """`time.monotonic()` when the request arrived here; what passes until it runs is queueing."""
-    response: "ResponseRequest | None" = None
-    """What the Responses API was asked for, where `request` is the chat that this became."""
+    translated: "TranslatedRequest | None" = None
+    """What another API was asked for, where `request` is the chat that this became."""
 
     @property
     def calls_tools(self) -> bool:

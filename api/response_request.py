@@ -3,12 +3,18 @@
 Imported with the first of them. Nothing is stored here: who continues a conversation sends all of it again.
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
 
 from api.errors import InvalidRequestError
+from api.model import Model
+from api.preparation import PreparedRequest
 from api.schema import MAX_TOOLS, ChatRequest, StreamOptions, Strict, validate
+from api.translated import TranslatedRequest
+
+if TYPE_CHECKING:
+    from api.response_answer import StreamedResponse, WholeResponse
 
 KEPT = ("previous_response_id", "conversation", "prompt", "background")
 """Parameters that ask for something which a server has stored, or is to store."""
@@ -17,8 +23,6 @@ SAME = (
     *("prompt_cache_key", "cache_salt", "chat_template_kwargs", "parallel_tool_calls"),
 )
 """Parameters that mean what they mean in a chat, which checks them."""
-OWN_NAMES = {"response_format.json_schema.schema": "text.format.schema", "messages": "input"}
-"""What this API calls that which a chat's errors name."""
 
 
 class ContentPart(Strict, frozen=True):
@@ -87,9 +91,10 @@ class NamedTool(Strict, frozen=True):
     name: str
 
 
-class ResponseRequest(Strict, frozen=True, kw_only=True):
+class ResponseRequest(TranslatedRequest, frozen=True, kw_only=True):
     """`POST /v1/responses`."""
 
+    own_names: ClassVar = {"response_format.json_schema.schema": "text.format.schema", "messages": "input"}
     inner: ClassVar = {
         "input": Item,
         "text": TextOptions,
@@ -112,7 +117,6 @@ class ResponseRequest(Strict, frozen=True, kw_only=True):
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Meta(ge=0.01, le=10)] | None = None
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
-    stream: bool = False
     text: TextOptions = TextOptions()
     reasoning: ReasoningOptions = ReasoningOptions()
     tools: Annotated[list[FunctionTool], Meta(max_length=MAX_TOOLS)] = []
@@ -162,13 +166,17 @@ class ResponseRequest(Strict, frozen=True, kw_only=True):
             asked["tool_choice"] = choice if isinstance(choice, str) else _as_chats(choice)
         return validate(ChatRequest, asked)
 
-    def reworded(self, error: InvalidRequestError) -> InvalidRequestError:
-        """An error of the chat, as one of this request."""
-        own = OWN_NAMES.get(error.param or "")
-        if own is None:
-            return error
-        message, unquoted = (text.replace(f"'{error.param}'", f"'{own}'") for text in (error.message, str(error)))
-        return InvalidRequestError(message, param=own, code=error.code, unquoted=unquoted)
+    def whole(self, prepared: PreparedRequest, model: Model) -> "WholeResponse":
+        """See TranslatedRequest."""
+        from api.response_answer import WholeResponse
+
+        return WholeResponse(prepared, self, model)
+
+    def streamed(self, prepared: PreparedRequest, model: Model) -> "StreamedResponse":
+        """See TranslatedRequest."""
+        from api.response_answer import StreamedResponse
+
+        return StreamedResponse(prepared, self, model)
 
 
 def parse(body: Any) -> ResponseRequest:

@@ -28,14 +28,15 @@ from api.service import Service
 from generation.deadline import Deadline
 
 if TYPE_CHECKING:
-    from api.response_request import ResponseRequest
+    from api.translated import TranslatedRequest
 
 REQUEST_KINDS: Mapping[str, type[CompletionRequest] | type[ChatRequest]] = {
     "/v1/completions": CompletionRequest,
     "/v1/chat/completions": ChatRequest,
 }
 RESPONSES_ROUTE = "/v1/responses"
-GENERATING = (*REQUEST_KINDS, RESPONSES_ROUTE)
+MESSAGES_ROUTE = "/v1/messages"
+GENERATING = (*REQUEST_KINDS, RESPONSES_ROUTE, MESSAGES_ROUTE)
 TEXT_ROUTES = ("/tokenize", "/detokenize", "/apply-template")
 METHODS: Mapping[str, str] = {
     **dict.fromkeys((*GENERATING, *TEXT_ROUTES), "POST"),
@@ -78,8 +79,8 @@ class EventStream(Struct, frozen=True):
 
     events: Generator[bytes]
     """Closing it ends the generation."""
-    numbered: bool
-    """Whether they have types and numbers, as in the Responses API."""
+    typed: bool
+    """Whether they have types, as in the Responses API and in Anthropic's; an error is then one of them."""
 
     def whole(self) -> HttpResponse:
         """All of it at once."""
@@ -112,7 +113,7 @@ def handle_streaming(
     if page and (request.method, request.path) == ("GET", PAGE):
         return page_response()
     check_route(request.method, request.path)
-    caller = check_key(request.path, request.headers.get("authorization"), keys)
+    caller = check_key(request.path, authorization(request.headers), keys)
     if request.path in GENERATING:
         return _generate(request, service, max_body_bytes, deadline, caller)
     if request.path in TEXT_ROUTES:
@@ -154,6 +155,12 @@ def check_route(method: str, path: str) -> None:
         raise MethodNotAllowedError(f"{path} takes {allowed}, not {method[:20]}.", allow=allowed)
 
 
+def authorization(headers: Mapping[str, str]) -> str | None:
+    """How a request says who sent it; a key that comes as `x-api-key`, as Anthropic has it, is a bearer's too."""
+    key = headers.get("x-api-key")
+    return headers.get("authorization") or (None if key is None else f"Bearer {key}")
+
+
 def check_key(path: str, authorization: str | None, keys: ApiKeys | None) -> bytes | None:
     """Who calls, by the key, None where none is needed: on OPEN_PATHS, or because no keys are set up.
 
@@ -162,17 +169,21 @@ def check_key(path: str, authorization: str | None, keys: ApiKeys | None) -> byt
     return None if keys is None or path in OPEN_PATHS else keys.check(authorization)
 
 
-def parse_request(path: str, body: bytes, max_body_bytes: int) -> "CompletionRequest | ChatRequest | ResponseRequest":
+def parse_request(path: str, body: bytes, max_body_bytes: int) -> "CompletionRequest | ChatRequest | TranslatedRequest":
     """The validated request in a body sent to one of the GENERATING paths."""
     return read_request(path, _json_of(body, max_body_bytes))
 
 
-def read_request(path: str, asked: Any) -> "CompletionRequest | ChatRequest | ResponseRequest":
+def read_request(path: str, asked: Any) -> "CompletionRequest | ChatRequest | TranslatedRequest":
     """The validated request of a JSON value sent to one of the GENERATING paths."""
     if path == RESPONSES_ROUTE:
         from api.response_request import parse  # not before it is needed: no start should wait for it
 
         return parse(asked)
+    if path == MESSAGES_ROUTE:
+        from api.anthropic_request import MessagesRequest  # the same
+
+        return validate(MessagesRequest, asked)
     return validate(REQUEST_KINDS[path], asked)
 
 
@@ -222,14 +233,14 @@ def server_sent_event(data: Mapping[str, Any]) -> bytes:
 
 
 def end_of_stream(prepared: PreparedRequest) -> bytes:
-    """What follows the last event of a stream: `[DONE]`, and nothing in the Responses API."""
-    return b"" if prepared.response is not None else b"data: [DONE]\n\n"
+    """What follows the last event of a stream: `[DONE]`, and nothing where events have types."""
+    return b"" if prepared.translated is not None else b"data: [DONE]\n\n"
 
 
 def error_event(error: ApiError, number: int | None) -> bytes:
     """The last event of a stream that failed; no [DONE] follows, because the answer is not complete.
 
-    `number` is the event's own in a stream of numbered ones, else None.
+    `number` is the event's own in a stream of typed ones, else None.
     """
     envelope = error.envelope()
     if number is None:
@@ -240,7 +251,7 @@ def error_event(error: ApiError, number: int | None) -> bytes:
 def event_stream(service: Service, prepared: PreparedRequest, deadline: Deadline | None) -> EventStream:
     """The answer as events, the last of them [DONE]. What can fail before the first one is there, raises here."""
     events = _events(service, prepared, deadline)
-    return EventStream(_after(next(events), events), numbered=prepared.response is not None)
+    return EventStream(_after(next(events), events), typed=prepared.translated is not None)
 
 
 def _events(service: Service, prepared: PreparedRequest, deadline: Deadline | None) -> Generator[bytes]:

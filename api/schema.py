@@ -261,7 +261,7 @@ _Field = tuple[type[Strict], str, str]
 """A field's owner, name and path."""
 PRIVATE = (
     *("prompt", "messages", "cache_salt", "content", "tokens", "prediction", "tools", "functions"),
-    *("input", "instructions"),
+    *("input", "instructions", "system"),
 )
 """Fields whose values no message repeats: the runtime client logs the message of a direct invocation's error."""
 

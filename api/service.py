@@ -28,8 +28,7 @@ from generation.prefix_cache import PrefixCache
 from generation.scheduler import Scheduler
 
 if TYPE_CHECKING:
-    from api.response_answer import StreamedResponse, WholeResponse
-    from api.response_request import ResponseRequest
+    from api.translated import Streamed, TranslatedRequest, Whole
 
 TAKEN_AHEAD = 2
 """Requests of a long batch that are prepared at a time, as a multiple of those that run: no place stays empty."""
@@ -75,7 +74,7 @@ class Service:
         self._cold = True
 
     def prepare(
-        self, request: "CompletionRequest | ChatRequest | ResponseRequest", caller: bytes | None = None
+        self, request: "CompletionRequest | ChatRequest | TranslatedRequest", caller: bytes | None = None
     ) -> PreparedRequest:
         """Check a request against the model; everything the caller can get wrong is found here.
 
@@ -83,7 +82,7 @@ class Service:
         """
         if not isinstance(request, (CompletionRequest, ChatRequest)):
             try:
-                return replace(self.prepare(request.as_chat(), caller), response=request)
+                return replace(self.prepare(request.as_chat(), caller), translated=request)
             except InvalidRequestError as error:
                 raise request.reworded(error) from None
         scope = (None if self._prefix_cache_shared else caller, request.prompt_cache_key, request.cache_salt)
@@ -133,7 +132,7 @@ class Service:
         A request is taken and checked when there is room for it. Closing the iterator gives up what is under way.
         """
         running = Replies(self.scheduler())
-        under_way: dict[Reply, tuple[int, WholeAnswer | WholeResponse]] = {}
+        under_way: dict[Reply, tuple[int, Whole]] = {}
         waiting = enumerate(requests)
         try:
             while True:
@@ -169,20 +168,16 @@ class Service:
             for _, event in events:
                 yield from streamed.parts(event)
 
-    def whole(self, prepared: PreparedRequest) -> "WholeAnswer | WholeResponse":
+    def whole(self, prepared: PreparedRequest) -> "Whole":
         """What makes a whole answer of this request's events."""
-        if prepared.response is not None:
-            from api.response_answer import WholeResponse  # not before it is needed: no start should wait for it
-
-            return WholeResponse(prepared, prepared.response, self.model)
+        if prepared.translated is not None:
+            return prepared.translated.whole(prepared, self.model)
         return WholeAnswer(prepared, wording_of(prepared, self.model.tokenizer), self.model)
 
-    def streamed(self, prepared: PreparedRequest) -> "StreamedAnswer | StreamedResponse":
+    def streamed(self, prepared: PreparedRequest) -> "Streamed":
         """What makes parts of an answer of this request's events."""
-        if prepared.response is not None:
-            from api.response_answer import StreamedResponse
-
-            return StreamedResponse(prepared, prepared.response, self.model)
+        if prepared.translated is not None:
+            return prepared.translated.streamed(prepared, self.model)
         return StreamedAnswer(prepared, wording_of(prepared, self.model.tokenizer), self.model)
 
     def _finished(self, usage: Usage, timings: Timings) -> Timings:

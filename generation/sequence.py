@@ -54,6 +54,8 @@ class Piece(Struct, frozen=True):
     """Set in the last piece only."""
     end: Token | None = None
     """The end-of-sequence token, in the last piece of a text that one ended. It has no text: `offset` is the end."""
+    stop_string: str | None = None
+    """What ended the text, in the last piece of one that a stop string ended."""
 
 
 class Sequence:
@@ -306,9 +308,9 @@ class Sequence:
             new = self._text_of.add(token.id)
             self._arrived += len(new)
             text += self._stops.add(new) if self.completion_tokens > self.params.min_tokens else self._stops.skip(new)
-            if self._stops.stopped:
+            if self._stops.met is not None:
                 break
-        if self._stops.stopped:
+        if self._stops.met is not None:
             reason, end = "stop", None
         elif end is not None:
             self.completion_tokens += 1
@@ -317,10 +319,10 @@ class Sequence:
             reason = "stop"
         elif self.completion_tokens == self.params.max_tokens:
             reason = "length"
-        if reason is not None and not self._stops.stopped:
+        if reason is not None and self._stops.met is None:
             text += self._stops.flush()
         self._released += len(text)
-        if reason is not None and not self._stops.stopped:
+        if reason is not None and self._stops.met is None:
             visible = self._pending
         else:
             visible = [token for token in self._pending if token.offset < self._released]
@@ -335,7 +337,7 @@ class Sequence:
             self._locate_prompt()
             self._prompt_given = True
             tokens = (*self._prompt_tokens, *tokens)
-        return Piece(text, tuple(tokens), self.completion_tokens, reason, end)
+        return Piece(text, tuple(tokens), self.completion_tokens, reason, end, self._stops.met)
 
     def _locate_prompt(self) -> None:
         """Where the prompt's tokens are reported: the place where each one's text begins, and the text's length."""

@@ -18,17 +18,18 @@ class StopMatcher:
         self._held = ""
         self._passed = 0
         """Characters of `_held` at which no stop string that counts begins."""
-        self.stopped = False
-        """A stop string has been found; nothing after it counts."""
+        self.met: str | None = None
+        """The stop string that has been found; nothing after it counts."""
 
     def add(self, text: str) -> str:
         """What of the text so far is certain to belong to the answer, and was not returned before."""
         self._held += text
-        while found := [at for at in (self._held.find(stop, self._passed) for stop in self._stops) if at >= 0]:
-            if self._may_end is None or self._may_end(self._before + self._held[: min(found)]):
-                self.stopped = True
-                return self._release(min(found))
-            self._passed = min(found) + 1
+        while found := [(at, stop) for stop in self._stops if (at := self._held.find(stop, self._passed)) >= 0]:
+            first, stop = min(found)
+            if self._may_end is None or self._may_end(self._before + self._held[:first]):
+                self.met = stop
+                return self._release(first)
+            self._passed = first + 1
         return self._release(len(self._held) - self._possible_start())
 
     def skip(self, text: str) -> str:

@@ -13,6 +13,8 @@ from fastapi.openapi.utils import get_openapi
 from msgspec.json import schema_components
 
 from api import texts
+from api.anthropic_object import MessageEvent, MessageObject
+from api.anthropic_request import MessagesRequest
 from api.response_object import ResponseEvent, ResponseObject
 from api.response_request import ResponseRequest
 from api.response_types import (
@@ -28,15 +30,16 @@ from api.response_types import (
     RenderedPrompt,
     Tokenized,
 )
-from api.routes import REQUEST_KINDS, RESPONSES_ROUTE
+from api.routes import MESSAGES_ROUTE, REQUEST_KINDS, RESPONSES_ROUTE
 
 RESPONSES = (
     *(ChatCompletion, ChatCompletionChunk, Completion, ErrorEnvelope, Health, ModelList, ModelObject, Readiness),
-    *(Detokenized, RenderedPrompt, ResponseEvent, ResponseObject, Tokenized),
+    *(Detokenized, MessageEvent, MessageObject, RenderedPrompt, ResponseEvent, ResponseObject, Tokenized),
 )
 REQUESTS: Mapping[str, tuple[type, ...]] = {
     **{path: (kind,) for path, kind in REQUEST_KINDS.items()},
     RESPONSES_ROUTE: (ResponseRequest,),
+    MESSAGES_ROUTE: (MessagesRequest,),
     **texts.REQUESTS,
 }
 """What a body sent to a path may be."""

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.clients
 CLIENTS = ROOT / ".venv" / "clients"
 OPENAI_2 = ROOT / ".venv" / "clients-openai-2"
 PYTHON: Mapping[str, Path] = {
+    "anthropic_package": CLIENTS,
     "openai_package": CLIENTS,
     "langchain": CLIENTS,
     "litellm": CLIENTS,

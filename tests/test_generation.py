@@ -97,7 +97,7 @@ def test_text_cut_inside_a_character_leaves_its_beginning_out(llama: Model) -> N
 def test_a_stop_string_ends_the_text_before_it_and_never_leaks(llama: Model, stop: str) -> None:
     pieces = say(llama, TEXT, GenerationParams(max_tokens=100, stop=(stop, "never said"), sampling=GREEDY))
     assert text_of(pieces) == TEXT[: TEXT.index(stop)]
-    assert pieces[-1].finish_reason == "stop"
+    assert (pieces[-1].finish_reason, pieces[-1].stop_string) == ("stop", stop)
     assert pieces[-1].completion_tokens < 100
 
 
@@ -115,7 +115,7 @@ def test_text_of_any_split_is_cut_where_the_whole_text_is_cut() -> None:
         for i, character in enumerate(text):
             piece += character
             if mask >> i & 1 or i == len(text) - 1:
-                got += "" if matcher.stopped else matcher.add(piece)
+                got += "" if matcher.met is not None else matcher.add(piece)
                 piece = ""
         assert got == expected
 

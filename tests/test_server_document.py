@@ -51,7 +51,7 @@ def test_the_curl_commands_are_answered(url: str, command: str) -> None:
 
 def test_nothing_in_the_document_is_left_out() -> None:
     assert len(PROGRAMS) == 4
-    assert len(CURLS) == 5
+    assert len(CURLS) == 6
     for name in re.findall(r"`([A-Z]{4}[A-Z_]*)`", DOCUMENT):
         documented_elsewhere = {"POST", "SIGTERM", "PROMETHEUS_MULTIPROC_DIR"}
         assert name in documented_elsewhere or hasattr(Settings(), name.lower()), name

@@ -19,6 +19,7 @@ NAMES = {
     "smolagents": "`smolagents`",
     "dspy": "DSPy, `dspy`",
     "llm_package": "`llm`",
+    "anthropic_package": "`anthropic`",
     "openai_npm": "npm: `openai`",
     "ai_sdk": "npm: AI SDK, `ai`",
 }
