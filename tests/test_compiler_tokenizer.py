@@ -130,7 +130,7 @@ def test_the_proof_finds_nothing_in_right_tables(family: str, tmp_path: Path) ->
 
 
 def _without_a_merge(shape: Shape) -> dict[tuple[int, int], tuple[int, int]]:
-    return {pair: merge for pair, merge in shape.merges.items() if merge[1] != shape.pieces["Ġdoesn"]}
+    return dict(list(shape.merges.items())[1:])
 
 
 def _in_another_order(shape: Shape) -> dict[tuple[int, int], tuple[int, int]]:

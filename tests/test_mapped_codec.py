@@ -26,8 +26,8 @@ from tests.tokenizer_families import FAMILIES, write_tables
 PARTS = [
     *"abtheTHE 's'LL'ſ01239½٣²_-!?.,:(){}\"\n\r\t\x00\x85\xa0\u2003\u3000éßñ日本語कि한🦊\u200d\ufffd▁~",
     *["e\u0301", "\u0301", "\u0327", "\u1100\u1161\u11a8", "  ", "\n\n", "\n\n\n", "▁▁▁", " the", " quick", "doesn't"],
-    *["12345", "<tool>", "<tool_call>", "<tool_cal", "<|im_start|>", "<|im_end|>", "<s>", "</s>", " x", "日本"],
-    *["\u08cf", "\u0378", "\U00100000", "\U0001f1fa", "\r\n", "<0x41>"],
+    *[" unmerged", "<tool>", "<tool_call>", "<tool_cal", "<|im_start|>", "<|im_end|>", "<s>", "</s>", " x", "日本"],
+    *["\u08cf", "\u0378", "\U00100000", "\U0001f1fa", "\r\n", "<0x41>", "12345"],
 ]  # fmt: skip
 TEXTS = st.one_of(st.lists(st.sampled_from(PARTS), max_size=30).map("".join), st.text(max_size=30))
 
@@ -63,13 +63,13 @@ def test_a_text_has_the_library_s_ids(made: Made, text: str, special: bool) -> N
     assert made.mapped.encode(text, add_special_tokens=special).tolist() == expected
 
 
-@given(ids=st.lists(st.one_of(st.integers(0, 470), st.just(2**32 - 1)), max_size=20), skip=st.booleans())
+@given(ids=st.lists(st.one_of(st.integers(0, 720), st.just(2**32 - 1)), max_size=20), skip=st.booleans())
 @settings(max_examples=400, deadline=None)
 def test_ids_have_the_library_s_text(made: Made, ids: list[int], skip: bool) -> None:
     assert made.mapped.decode(ids, skip_special_tokens=skip) == made.library.decode(ids, skip_special_tokens=skip)
 
 
-@given(ids=st.lists(st.integers(0, 460), max_size=30), prompt=st.lists(st.integers(0, 460), max_size=9))
+@given(ids=st.lists(st.integers(0, 710), max_size=30), prompt=st.lists(st.integers(0, 710), max_size=9))
 @settings(max_examples=100, deadline=None)
 def test_a_text_arrives_in_the_same_pieces(made: Made, ids: list[int], prompt: list[int]) -> None:
     library, mapped = (Detokenizer(each, np.array(prompt, np.int64)) for each in made.both)
@@ -86,7 +86,7 @@ def test_tokens_have_the_same_names_and_bytes(made: Made) -> None:
     assert made.mapped.token_bytes(10**6) == made.codec.token_bytes(10**6) == b""
     assert not made.mapped.is_special(10**6)
     assert (made.mapped.longest, made.mapped.largest) == (made.codec.longest, made.codec.largest)
-    assert made.mapped.vocabulary(500) == made.codec.vocabulary(500)
+    assert made.mapped.vocabulary(800) == made.codec.vocabulary(800)
 
 
 @pytest.mark.parametrize("ids", [[-1], [2**32], [1.5]])
@@ -205,8 +205,8 @@ for _ in range(60):
     except (LoadError, RuntimeError) as error:
         assert str(error) == f"{file} is damaged; compile the checkpoint again with `python -m compiler`."
         continue
-    codec.decode(list(range(470)), skip_special_tokens=False)
-    codec.token_id("<tool>"), codec.token_id("the"), codec.vocabulary(480)
+    codec.decode(list(range(720)), skip_special_tokens=False)
+    codec.token_id("<tool>"), codec.token_id("the"), codec.vocabulary(800)
 """
     command = [sys.executable, "-c", code, str(copied), str(HEADER_BYTES), "0"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

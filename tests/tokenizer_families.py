@@ -16,30 +16,40 @@ from generation.mapped_codec import LIBRARY, MappedCodec, open_library
 from generation.tokenizer_file import FILE
 
 CORPUS = [
-    "the quick brown fox jumps over the lazy dog, doesn't it? It's 1234 o'clock; they're here and we'll go",
-    'it said: {"name": "Zoë", "n": 12}\n\n    def f(x):\n        return x  # 日本語 naïve',
+    "the quick brown fox jumps over the lazy dog, doesn't it? It's 1234 o'clock; they're here we'll go, I'VE IT'S'ſ",
+    'it said: {"name": "Zoë", "n": 12}\n\n    def f(x):\n        return x  # 日本語 naïve\n\n\n  \n x !!\n\n 12345  67',
+    "a1b22c333 'sun 'S 'll  !\r\n\r\n\t\tx  ½½ ٣٤٣ 9 99 999 9999 \u2003\u2003x  ...\n",
 ] * 9
 CL100K = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 QWEN = CL100K.replace("{1,3}", "")
+UNMERGED = "Ġunmerged"
+"""A piece that no merges make."""
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 
 
 def _byte_level(splitter: Any, normalizer: Any = None, *, ignore_merges: bool = False) -> RustTokenizer:
-    tokenizer = RustTokenizer(models.BPE(ignore_merges=ignore_merges))
-    tokenizer.pre_tokenizer = splitter
+    tokenizer = RustTokenizer(models.BPE())
+    tokenizer.pre_tokenizer = _plain(use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     if normalizer is not None:
         tokenizer.normalizer = normalizer
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=450, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=700, initial_alphabet=alphabet, show_progress=False, max_token_length=12)
     tokenizer.train_from_iterator(CORPUS, trainer)
+    # Trained on texts that are not split, it has merges across every place where the splitter must.
+    content = json.loads(tokenizer.to_str())
+    content["model"]["ignore_merges"] = ignore_merges
+    content["model"]["vocab"][UNMERGED] = len(content["model"]["vocab"])
+    tokenizer = RustTokenizer.from_str(json.dumps(content))
+    tokenizer.pre_tokenizer = splitter
     tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
     tokenizer.add_tokens(
         [
             "<tool>",
+            "<tool",
             "<tool_call>",
             "  ",
             "\n\n\n",
