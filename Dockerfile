@@ -84,6 +84,9 @@ COPY startup /var/task/startup
 COPY *.py image/bootstrap /var/task/
 RUN rm -rf /var/task/engines/native && python3 -m compileall -q --invalidation-mode unchecked-hash /var/task \
     && chmod -R a+rX /var/task /opt/model
+# What a start with a compiled model imports, in one file instead of two hundred.
+RUN if [ -e /opt/model/manifest.json ]; then cd /var/task && PYTHONPATH=/var/task:/opt/python:/build MODEL_DIR=/opt/model \
+    python3 -m image.bundle_modules startup/modules.bin; fi
 
 # ---- the image ----
 # checkov:skip=CKV_DOCKER_2:Lambda asks the runtime client for its health; as a server the image has GET /health

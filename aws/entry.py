@@ -4,6 +4,9 @@ Lambda starts the image as a user without rights; plain Docker and `sam local` s
 what it starts: `python -m aws.entry aws.runtime handler.lambda_handler`, or `server`.
 """
 
+from startup import bundle  # noqa: F401  before whatever it can have imported
+
+# isort: split
 import os
 import runpy
 import sys
