@@ -129,8 +129,8 @@ def test_the_proof_finds_nothing_in_right_tables(family: str, tmp_path: Path) ->
     assert _difference(tokenizer, shape_of(tokenizer), tmp_path) is None
 
 
-def _without_a_merge(shape: Shape) -> dict[tuple[int, int], tuple[int, int]]:
-    return dict(list(shape.merges.items())[1:])
+def _half_of_the_merges(shape: Shape) -> dict[tuple[int, int], tuple[int, int]]:
+    return dict(list(shape.merges.items())[::2])
 
 
 def _in_another_order(shape: Shape) -> dict[tuple[int, int], tuple[int, int]]:
@@ -142,7 +142,7 @@ WRONG: dict[str, tuple[str, Callable[[Shape], Shape]]] = {
     "numbers": ("Llama 3", lambda shape: replace(shape, split="qwen_2")),
     "no first token": ("Llama 3", lambda shape: replace(shape, before=[])),
     "not composed": ("Qwen2", lambda shape: replace(shape, normalizer="none")),
-    "a merge less": ("Qwen2", lambda shape: replace(shape, merges=_without_a_merge(shape))),
+    "merges less": ("Qwen2", lambda shape: replace(shape, merges=_half_of_the_merges(shape))),
     "another order": ("GPT-2", lambda shape: replace(shape, merges=_in_another_order(shape))),
     "no prefix": ("Llama 2", lambda shape: replace(shape, normalizer="spaces")),
     "not stripped": ("Llama 2", lambda shape: replace(shape, decoder="byte_fallback")),
