@@ -25,7 +25,7 @@ ABI = 4
 """Version of engines/native/engine.h and sampling.h; the compiler passes it on."""
 _ERROR_BYTES = 1024
 _OUT_OF_MEMORY = 2
-_AMX_FORBIDDEN = 2
+_MATRIX_FORBIDDEN = 2
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class NativeLibrary:
             ctypes.c_char_p, ctypes.c_int64,
         )  # fmt: skip
         self._sampler = Sampler(library)
-        if library.engine_use_amx(1) == _AMX_FORBIDDEN:
+        if library.engine_use_matrix(1) == _MATRIX_FORBIDDEN:
             logger.warning("the system does not let this process use the CPU's matrix unit (AMX); prompts take longer")
 
     def forward(self, ids: bytes, steps: "ctypes.Array[NativeStep]", rows: int, vocab_size: int) -> NativeRows:

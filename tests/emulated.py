@@ -1,8 +1,10 @@
 """The aarch64 level on another machine: cross-compiled, and run by qemu as the Neoverse N1 of Graviton2.
 
-qemu refuses instructions that this core lacks. Arrays go through pipes, so the tests of kernels need not know.
+qemu refuses instructions that this core lacks; with `MATRIX_CPU` it knows those of later ones. Arrays go through pipes,
+so the tests of kernels need not know.
 """
 
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -18,7 +20,10 @@ from compiler.ops import Kind
 from tests.kernels import Floats, Kernels, Pages
 
 LEVEL = "aarch64"
-_EMULATOR = ["qemu-aarch64", "-cpu", "neoverse-n1", "-L", "/usr/aarch64-linux-gnu"]
+CPU = "neoverse-n1"
+MATRIX_CPU = "max"
+"""Every extension that qemu knows, Arm's matrix multiplication (i8mm) among them."""
+_EMULATOR = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu", "-cpu"]
 _NATIVE = Path(__file__).parent / "native"
 
 
@@ -28,8 +33,8 @@ def require() -> None:
         if not shutil.which(name):
             pytest.skip(f"{name} is missing (Debian: apt-get install g++-aarch64-linux-gnu qemu-user)")
     known = subprocess.run([_EMULATOR[0], "-cpu", "help"], capture_output=True, text=True, check=False).stdout
-    if _EMULATOR[2] not in known:
-        pytest.skip(f"this qemu does not know {_EMULATOR[2]}")
+    if CPU not in known:
+        pytest.skip(f"this qemu does not know {CPU}")
 
 
 def build_driver(name: str, directory: Path, *libraries: Path) -> Path:
@@ -50,16 +55,18 @@ def build_driver(name: str, directory: Path, *libraries: Path) -> Path:
     return driver
 
 
-def run(driver: Path, arguments: Sequence[object], request: bytes) -> bytes:
-    """What `driver` writes when it reads `request`."""
-    command = [*_EMULATOR, str(driver), *map(str, arguments)]
-    return subprocess.run(command, input=request, stdout=subprocess.PIPE, check=True).stdout
+def run(driver: Path, arguments: Sequence[object], request: bytes, cpu: str = CPU) -> bytes:
+    """What `driver` writes when it reads `request`; told to use matrix instructions on a CPU that has them."""
+    command = [*_EMULATOR, cpu, str(driver), *map(str, arguments)]
+    env = {**os.environ, "MATRIX": "1"} if cpu == MATRIX_CPU else None
+    return subprocess.run(command, input=request, stdout=subprocess.PIPE, check=True, env=env).stdout
 
 
 class EmulatedKernels(Kernels):
     """engine.so of the aarch64 level, each call a process of its own."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, cpu: str = CPU) -> None:
+        self._cpu = cpu
         codegen.build_runtime(LEVEL, directory)
         self._driver = build_driver("kernels", directory, directory / "engine.so")
 
@@ -81,7 +88,7 @@ class EmulatedKernels(Kernels):
     def _call(self, name: str, scalars: Sequence[object], tensors: Sequence[npt.NDArray[Any]]) -> bytes:
         numbers = {np.dtype(np.uint8): 0, np.dtype(np.int64): 4, np.dtype(np.float32): 6}
         parts = [np.array([numbers[t.dtype], t.ndim, *t.shape]).tobytes() + t.tobytes() for t in tensors]
-        return run(self._driver, [name, *scalars], b"".join(parts))
+        return run(self._driver, [name, *scalars], b"".join(parts), self._cpu)
 
 
 def _floats(data: bytes, shape: tuple[int, ...]) -> Floats:

@@ -1,26 +1,26 @@
-// The int8 product on the matrix unit of newer x86-64 CPUs (AMX), for passes of many tokens: one instruction multiplies
+// matrix.h for the matrix unit of newer x86-64 CPUs (AMX): one instruction multiplies
 // 16 tokens by 16 outputs over 64 inputs, which are one scale group of the activations.
 //
 // The integers are those of int8_panel, and they meet the same floats in the same order: results are the same bits.
 // Instructions and limits: Intel's Software Developer's Manual, volume 1, chapter 18.
 #pragma once
 
-#include "panels.h"
-
-#if defined(__AVX512VNNI__) && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "panels.h"
+
 namespace {
 
-bool amx_in_cpu() { return __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-int8"); }
+bool matrix_in_cpu() { return __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-int8"); }
 
 // Linux lets only a process use the unit that has asked for it (Documentation/arch/x86/xstate.rst).
-bool amx_permitted() {
+bool matrix_permitted() {
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
+constexpr int64_t kMatrixFrom = 32;            // measured: fewer tokens are as fast without
 constexpr int64_t kAmxBytes = kTile * kGroup;  // of one register of the unit: 16 lines of 64 bytes
 constexpr int kAmxGroups = 3;                  // whose sums are taken out together; as fast as any, measured
 
@@ -41,15 +41,12 @@ class AmxRegisters {
   AmxRegisters& operator=(const AmxRegisters&) = delete;
 };
 
-// The int8 tiles that amx_tiles takes: as packed.h describes them, but signed and with zeros up to whole groups.
-int64_t amx_tile_bytes(int64_t k) { return kLine + round_up(k, kGroup) * kTile; }
-
-// Makes one of those of an int8 tile, which may lie in the same place.
-void amx_prepare(const char* tile, int64_t k, char* to) {
+// Signed bytes instead of biased ones, in the same order.
+void matrix_prepare(const char* tile, int64_t k, char* to) {
   int64_t end = tile_bytes(k, kInt8), i = kLine;
   if (to != tile) std::memcpy(to, tile, kLine);
   for (; i < end; i += kLine) store(to + i, load<vbytes>(tile + i) ^ 0x80);
-  std::memset(to + end, 0, amx_tile_bytes(k) - end);
+  std::memset(to + end, 0, matrix_tile_bytes(k) - end);
 }
 
 // The integer sums of `groups` groups, for R x 16 tokens and T tiles: sums [groups, R, T, 16 tokens, 16 outputs].
@@ -126,8 +123,7 @@ void amx_block(const Activations& a, int64_t row, int64_t rows, const Tiles& w, 
   }
 }
 
-// `rows` tokens from `row` on times `count` tiles that amx_prepare has made. `a` has kTile lanes.
-void amx_tiles(const Activations& a, int64_t row, int64_t rows, const Tiles& w, int64_t count, const Output& out) {
+void matrix_tiles(const Activations& a, int64_t row, int64_t rows, const Tiles& w, int64_t count, const Output& out) {
   AmxRegisters set_up;
   for (int64_t end = row + rows; row < end; row += 2 * kTile) {
     int64_t left = std::min<int64_t>(2 * kTile, end - row), t = 0;
@@ -139,12 +135,3 @@ void amx_tiles(const Activations& a, int64_t row, int64_t rows, const Tiles& w, 
 }
 
 }  // namespace
-#else
-namespace {
-bool amx_in_cpu() { return false; }
-bool amx_permitted() { return false; }
-int64_t amx_tile_bytes(int64_t) { return 0; }
-void amx_prepare(const char*, int64_t, char*) {}
-void amx_tiles(const Activations&, int64_t, int64_t, const Tiles&, int64_t, const Output&) {}
-}  // namespace
-#endif

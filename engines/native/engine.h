@@ -39,10 +39,10 @@ enum EngineResult : int32_t { kDone = 0, kFailed = 1, kOutOfMemory = 2 };
 
 int32_t engine_abi();
 
-// Says whether this process may use the CPU's matrix unit (Intel's AMX) for int8 products of many tokens, from the next
-// pass on; asks the system for permission where it must. Unused at first.
-enum AmxUse : int32_t { kAmxUnused = 0, kAmxUsed = 1, kAmxForbidden = 2 };
-int32_t engine_use_amx(int32_t wanted);
+// Says whether this process may use instructions that multiply matrices (matrix.h: Intel's AMX, Arm's i8mm), from the
+// next pass on; asks the system for permission where it must. They are unused at first.
+enum MatrixUse : int32_t { kMatrixUnused = 0, kMatrixUsed = 1, kMatrixForbidden = 2 };
+int32_t engine_use_matrix(int32_t wanted);
 
 // Loads model.so of `directory` and binds its constants to `weights`, which the caller keeps
 // mapped and readable until engine_close. Returns nullptr and a message in `error` when it cannot.

@@ -2,9 +2,9 @@
 #include <algorithm>
 #include <atomic>
 
-#include "amx.h"
 #include "engine.h"
 #include "gemm.h"
+#include "matrix.h"
 #include "runtime.h"
 #include "team.h"
 
@@ -12,28 +12,27 @@ namespace {
 
 constexpr int64_t kPanelTiles = 4;      // tiles a thread takes at a time
 constexpr int64_t kWidenFrom = 48;      // rows from which int4 and int6 are widened
-constexpr int64_t kAmxFrom = 32;        // rows from which the matrix unit is faster
 constexpr int64_t kRowBlock = 256;      // rows whose activations stay in the second-level cache
 constexpr int64_t kQuantiseRows = 16;   // rows of activations quantised at a time
 
-// Whether this process uses the matrix unit; see engine_use_amx.
-std::atomic<bool> use_amx{false};
+// Whether this process uses matrix.h; see engine_use_matrix.
+std::atomic<bool> use_matrix{false};
 
 // How the integer products of one linear are computed. None of it changes the sums of int8 tiles.
 struct Plan {
   int64_t k, stride, tiles;
   int kind;
   bool widen;   // int4 and int6 tiles become int8
-  bool amx;     // int8 tiles go to the matrix unit
+  bool matrix;  // int8 tiles are multiplied by matrix.h
   bool shared;  // rows are quantised once for all members: else each does it for itself, which is cheaper than meeting
 
   Plan(int64_t n, int64_t m, int64_t k, int kind)
       : k(k), stride(tile_bytes(k, kind)), tiles((n + kTile - 1) / kTile), kind(kind),
-        widen(kind != kInt8 && m >= kWidenFrom), amx(use_amx && m >= kAmxFrom && (kind == kInt8 || widen)), shared(m > 4) {}
+        widen(kind != kInt8 && m >= kWidenFrom), matrix(use_matrix && m >= kMatrixFrom && (kind == kInt8 || widen)), shared(m > 4) {}
 
-  int64_t lanes() const { return amx ? kTile : 1; }
+  int64_t lanes() const { return matrix ? kTile : 1; }
   // Bytes of an int8 tile that is made of a packed one.
-  int64_t made() const { return amx ? amx_tile_bytes(k) : widen ? tile_bytes(k, kInt8) : 0; }
+  int64_t made() const { return matrix ? matrix_tile_bytes(k) : widen ? tile_bytes(k, kInt8) : 0; }
   // Tiles first .. last, ready for their product; `panel` is where they are made.
   Tiles prepare(const char* w, int64_t first, int64_t last, char* panel) const {
     if (!made()) return {kind, w + first * stride, stride, first * kTile};
@@ -41,7 +40,7 @@ struct Plan {
       const char* tile = w + t * stride;
       char* to = panel + (t - first) * made();
       if (widen) (kind == kInt4 ? widen_tile<4> : widen_tile<6>)(tile, k, to);
-      if (amx) amx_prepare(widen ? to : tile, k, to);
+      if (matrix) matrix_prepare(widen ? to : tile, k, to);
     }
     return {kInt8, panel, made(), first * kTile};
   }
@@ -73,7 +72,7 @@ bool integer_linear(const float* x, const char* w, const Output& out, int64_t m,
       int64_t first = i * panel_tiles, last = std::min(first + panel_tiles, plan.tiles);
       Tiles ready = plan.prepare(w, first, last, panel);
       for (int64_t row = 0; row < m; row += kRowBlock)
-        (plan.amx ? amx_tiles : integer_tiles)(a, row, std::min(kRowBlock, m - row), ready, last - first, out);
+        (plan.matrix ? matrix_tiles : integer_tiles)(a, row, std::min(kRowBlock, m - row), ready, last - first, out);
     }
   }, m == 1 ? read_after(w) : Span{});
   return true;
@@ -155,10 +154,10 @@ extern "C" int32_t aoti_torch_cpu_packed_embedding(
   return 0;
 }
 
-extern "C" int32_t engine_use_amx(int32_t wanted) {
-  use_amx = false;
-  if (!wanted || !amx_in_cpu()) return kAmxUnused;
-  if (!amx_permitted()) return kAmxForbidden;
-  use_amx = true;
-  return kAmxUsed;
+extern "C" int32_t engine_use_matrix(int32_t wanted) {
+  use_matrix = false;
+  if (!wanted || !matrix_in_cpu()) return kMatrixUnused;
+  if (!matrix_permitted()) return kMatrixForbidden;
+  use_matrix = true;
+  return kMatrixUsed;
 }

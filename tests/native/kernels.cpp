@@ -3,6 +3,7 @@
 // Each tensor is int64 words (dtype, dimensions, sizes) and its contiguous data. The operators' scalars, in their
 // order, are words of the command line. Attention is one step of one sequence: its scalars go on with the tokens held
 // before and the bytes of a number in the cache, a fourth tensor holds the cache's pages, and these follow the result.
+// With MATRIX in the environment, products use instructions that multiply matrices, or the exit status is 2.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -35,6 +36,7 @@ std::vector<Tensor*> read_tensors() {
 }  // namespace
 
 int main(int, char** arguments) {
+  if (std::getenv("MATRIX") && engine_use_matrix(1) != kMatrixUsed) return 2;
   std::string name = arguments[1];
   auto integer = [&](int i) { return std::atoll(arguments[2 + i]); };
   auto real = [&](int i) { return std::atof(arguments[2 + i]); };

@@ -1,4 +1,4 @@
-"""The matrix unit of x86-64 CPUs (AMX): the bits of the products without it, and used only where it is allowed."""
+"""Instructions that multiply matrices, AMX and i8mm: the bits of the products without them, used only where allowed."""
 
 import subprocess
 import sys
@@ -11,11 +11,12 @@ import torch
 from compiler.ops import Kind
 from compiler.pack import pack
 from engines import artifact
+from tests import emulated
 from tests.kernels import BEST, Kernels
 
 _USED, _FORBIDDEN = 1, 2
 
-pytestmark = pytest.mark.skipif(
+needs_amx = pytest.mark.skipif(
     "amx_int8" not in artifact.cpu_flags() or BEST != "x86-64-v4", reason="a CPU with AMX and AVX-512 is needed"
 )
 
@@ -23,13 +24,14 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def kernels(llama_artifact: Path) -> Kernels:
     found = Kernels(llama_artifact / BEST)
-    assert found.native.engine_use_amx(1) == _USED
+    assert found.native.engine_use_matrix(1) == _USED
     return found
 
 
+@needs_amx
 @pytest.mark.parametrize("kind", [Kind.INT8, Kind.INT4, Kind.INT6])
 @pytest.mark.parametrize(("n", "k"), [(64, 64), (70, 96), (30, 608), (200, 200)])
-def test_products_are_the_same_bits_with_and_without_it(kernels: Kernels, kind: Kind, n: int, k: int) -> None:
+def test_products_are_the_same_bits_with_and_without_amx(kernels: Kernels, kind: Kind, n: int, k: int) -> None:
     rng = np.random.default_rng(0)
     packed = pack(torch.from_numpy(rng.standard_normal((n, k), np.float32)), kind).numpy()
     for tokens in (31, 32, 33, 48, 63, 64, 97, 257, 300):
@@ -37,10 +39,23 @@ def test_products_are_the_same_bits_with_and_without_it(kernels: Kernels, kind: 
         for bias in (None, rng.standard_normal(n, np.float32)):
             found = []
             for wanted in (0, 1):
-                kernels.native.engine_use_amx(wanted)
+                kernels.native.engine_use_matrix(wanted)
                 found.append(kernels.linear(x, packed, bias, n, kind))
             without, with_unit = found
             np.testing.assert_array_equal(without, with_unit)
+
+
+@pytest.mark.slow
+def test_products_are_the_same_bits_with_and_without_i8mm(tmp_path: Path) -> None:
+    emulated.require()
+    rng = np.random.default_rng(0)
+    each = [emulated.EmulatedKernels(tmp_path, cpu) for cpu in (emulated.CPU, emulated.MATRIX_CPU)]
+    for kind in (Kind.INT8, Kind.INT4, Kind.INT6):
+        for tokens, n, k in ((16, 64, 64), (19, 70, 96), (50, 30, 608)):
+            packed = pack(torch.from_numpy(rng.standard_normal((n, k), np.float32)), kind).numpy()
+            x, bias = 10 * rng.standard_normal((1, tokens, k), np.float32), rng.standard_normal(n, np.float32)
+            without, with_i8mm = (kernels.linear(x, packed, bias, n, kind) for kernels in each)
+            np.testing.assert_array_equal(without, with_i8mm)
 
 
 # Has the kernel refuse arch_prctl(ARCH_REQ_XCOMP_PERM, ...) with EPERM, as a sandbox would, then reads a prompt.
@@ -66,11 +81,12 @@ from engines.base import Step
 logging.basicConfig(format="%(message)s", stream=sys.stderr)
 engine = compiled_engine.load(Path(sys.argv[1]), threads=2)
 (rows,) = engine.forward([Step(array("q", [1 + i % 50 for i in range(100)]), engine.new_cache(), last=3)])
-print(ctypes.CDLL(str(Path(sys.argv[1], engine.level, "engine.so"))).engine_use_amx(1), rows.tobytes().hex())
+print(ctypes.CDLL(str(Path(sys.argv[1], engine.level, "engine.so"))).engine_use_matrix(1), rows.tobytes().hex())
 """
 
 
-def test_a_system_that_forbids_it_gets_the_same_answer_and_one_sentence(llama_artifact: Path) -> None:
+@needs_amx
+def test_a_system_that_forbids_amx_gets_the_same_answer_and_one_sentence(llama_artifact: Path) -> None:
     said, logits = {}, {}
     for how, use in (("allowed", _USED), ("forbidden", _FORBIDDEN)):
         command = [sys.executable, "-c", _FORBIDDING, str(llama_artifact), how]
