@@ -1,8 +1,8 @@
 """Modules that a start imports, from one file: an image has one, `startup/modules.bin` (`image/bundle_modules.py`).
 
-Python looks for a module in each folder of its path and opens a file for each: two thirds of the files of a start, and
-a fourth of its time. Here it asks the bundle first. A module whose source is no longer the one that was bundled is
-imported from its own file. Nothing differs for who imports: names, paths, packages and tracebacks are as always.
+Python looks for a module in each folder of its path and opens a file for each: three fourths of the files of a start.
+Here it asks the bundle first. A module whose source is no longer the one that was bundled comes from its own file.
+Nothing differs for who imports: names, paths, packages and tracebacks are as always.
 
 Imports nothing that Python has not imported by itself when it starts a module.
 """

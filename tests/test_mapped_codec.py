@@ -1,5 +1,6 @@
 """Tokenizers in tables against the tokenizers library: the same ids and the same texts, and files that are altered."""
 
+import itertools
 import random
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as RustTokenizer
-from tokenizers import models
+from tokenizers import decoders, models, pre_tokenizers
 
 from compiler import character_classes
 from engines.errors import LoadError
@@ -104,6 +105,20 @@ def test_a_long_text_has_the_library_s_ids(made: Made, text: str) -> None:
         made.mapped.encode(long, add_special_tokens=False).tolist()
         == made.library.encode(long, add_special_tokens=False).ids
     )
+
+
+def test_merges_that_compete_come_in_the_library_s_order(tmp_path: Path) -> None:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("b", "c"), ("a", "b"), ("bc", "d"), ("a", "bc"), ("d", "a"), ("da", "b"), ("c", "d"), ("ab", "cd")]
+    pieces = [*alphabet, *dict.fromkeys(left + right for left, right in merges)]
+    library = RustTokenizer(models.BPE(vocab={piece: token for token, piece in enumerate(pieces)}, merges=merges))
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    library.decoder = decoders.ByteLevel()
+    mapped = write_tables(library, tmp_path)
+    for length in range(7):
+        for letters in itertools.product("abcd", repeat=length):
+            text = "".join(letters)
+            assert mapped.encode(text, add_special_tokens=False).tolist() == library.encode(text).ids, text
 
 
 def test_a_word_of_any_length_is_encoded(made: Made) -> None:
