@@ -38,6 +38,7 @@ TEMPLATE = """
 
 def make_checkpoint(directory: Path) -> Path:
     """Write it and return its directory."""
+    directory.mkdir()
     write_tokenizer(directory)
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
     tokenizer.add_special_tokens([AddedToken(text, special=True) for text in (SAY, CALL, TOLD, BEGIN, END)])
