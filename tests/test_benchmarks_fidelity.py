@@ -12,7 +12,7 @@ pytest.importorskip("matplotlib")
 from benchmarks import checkpoints
 from benchmarks.__main__ import main
 from benchmarks.fidelity.report import sections
-from tools.train_demo_model import Measured, model_card
+from tools.demo_card import Measured, Trained, model_card
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = {"checkpoint": "demo", "text": "heldout.txt", "size_bytes": 7_000_000, "weights_bytes": 6_900_000}
@@ -31,7 +31,8 @@ def test_perplexity_is_shown_with_its_change() -> None:
 
 
 def test_a_retrained_card_quotes_what_the_committed_one_quotes() -> None:
-    card = model_card(Measured(1, 0.4, 60.0, 1.5, 100, 200, ("request", "answer")))
+    stage, example = Trained(steps=10, tokens=1000, loss=0.4, seconds=60.0), ("request", "answer")
+    card = model_card(Measured(1, "x86_64", "torch", (stage,) * 3, 1.5, 100, 199, 200, 99, 100, *[example] * 3))
     marks = re.compile(r"<!-- benchmarks:.* -->")
     assert marks.findall(card) == marks.findall((ROOT / "models" / "demo" / "README.md").read_text("utf-8"))
     assert "<!-- benchmarks:fidelity:figures -->" in card

@@ -6,7 +6,7 @@ Reads `models/demo` with transformers only; nothing here trains, and nothing kno
 import re
 from itertools import islice, product
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -21,18 +21,24 @@ from tools.demo_corpus import (
     training_documents,
 )
 from tools.demo_grammar import THINGS
-from tools.train_demo_model import (
+from tools.demo_shape import (
     CONTEXT,
     END_OF_TEXT,
     HELD_OUT_DOCUMENTS,
     HELD_OUT_REQUESTS,
     HELD_OUT_SEED,
+    HELD_OUT_TASKS,
     IM_END,
     MAX_BYTES,
     SEED,
     SUCCESS_BAR,
+    TASKS_BAR,
+)
+from tools.demo_tasks import FUNCTIONS, held_out_tasks, training_tasks
+from tools.train_demo_model import (
     answers_request,
     directory_bytes,
+    does_task,
     encode,
     perplexity,
     split_held_out,
@@ -90,10 +96,24 @@ def test_held_out_request_gets_the_story_asked_for(
     assert good, answer
 
 
-def test_card_reports_success_above_the_bar() -> None:
-    answered, asked = map(int, card_figure("held-out requests answered").split(" of "))
-    assert asked == HELD_OUT_REQUESTS
-    assert answered >= SUCCESS_BAR * asked
+def test_most_held_out_facts_and_calls_are_right_without_a_grammar(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    tasks = held_out_tasks(HELD_OUT_SEED, HELD_OUT_TASKS)[:10]
+    assert sum(does_task(model, tokenizer, task)[0] for task in tasks) >= TASKS_BAR * len(tasks)
+
+
+@pytest.mark.parametrize(
+    ("row", "count", "bar"),
+    [
+        ("held-out requests answered", HELD_OUT_REQUESTS, SUCCESS_BAR),
+        ("held-out tasks done", HELD_OUT_TASKS, TASKS_BAR),
+    ],
+)
+def test_card_reports_success_above_the_bar(row: str, count: int, bar: float) -> None:
+    done, asked = map(int, card_figure(row).split(" of "))
+    assert asked == count
+    assert done >= bar * asked
 
 
 def test_card_reports_the_perplexity_of_the_committed_weights(
@@ -117,6 +137,27 @@ def test_chat_is_trained_in_the_form_the_template_renders(tokenizer: PreTrainedT
     assert training_text(tokenizer, messages) == f"{prompt}Hi!<|im_end|>\n<|endoftext|>"
 
 
+def test_the_template_tells_of_functions_in_the_system_turn_and_writes_calls_as_hermes_does(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    call = {"type": "function", "function": {"name": "get_weather", "arguments": {"place": "lake"}}}
+    messages: list[dict[str, Any]] = [
+        {"role": "system", "content": "You are kind."},
+        {"role": "user", "content": "Is it raining by the lake?"},
+        {"role": "assistant", "content": None, "tool_calls": [call, call]},
+        {"role": "tool", "content": '{"weather": "sunny"}'},
+    ]
+    tools: list[Any] = [FUNCTIONS["get_weather"], {"type": "function", "function": {"name": "now", "parameters": {}}}]
+    written = '<tool_call>\n{"name": "get_weather", "arguments": {"place": "lake"}}\n</tool_call>'
+    assert tokenizer.apply_chat_template(messages, tools=tools, add_generation_prompt=True, tokenize=False) == (
+        "<|im_start|>system\nYou are kind.\nYou can call:\n"
+        "get_weather(place): The weather at a place.\nnow()<|im_end|>\n"
+        "<|im_start|>user\nIs it raining by the lake?<|im_end|>\n"
+        f"<|im_start|>assistant\n{written}\n{written}<|im_end|>\n"
+        '<|im_start|>tool\n{"weather": "sunny"}<|im_end|>\n<|im_start|>assistant\n'
+    )
+
+
 def test_template_gives_the_ids_of_the_text_it_renders(tokenizer: PreTrainedTokenizerFast) -> None:
     messages = [{"role": "user", "content": "Tell me a story about a fox named Zoë."}]
     text = cast(str, tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
@@ -137,6 +178,18 @@ def test_corpus_is_deterministic() -> None:
     assert list(islice(training_documents(SEED), 50)) == list(islice(training_documents(SEED), 50))
     assert list(islice(training_documents(SEED), 50)) != list(islice(training_documents(SEED + 1), 50))
     assert held_out_requests(HELD_OUT_SEED) == held_out_requests(HELD_OUT_SEED)
+    assert list(islice(training_tasks(SEED), 50)) == list(islice(training_tasks(SEED), 50))
+    assert held_out_tasks(HELD_OUT_SEED, 10) == held_out_tasks(HELD_OUT_SEED, 10)
+
+
+def test_training_tasks_mention_no_held_out_pair_and_call_every_function() -> None:
+    tasks = list(islice(training_tasks(SEED), SAMPLE // 3))
+    assert not [task for task in tasks if mentions_held_out_pair(task.text)]
+    called = {
+        call["function"]["name"] for task in tasks for said in task.messages for call in said.get("tool_calls", [])
+    }
+    assert called == FUNCTIONS.keys()
+    assert any(said["content"].startswith('{"') for task in tasks for said in task.messages if not task.tools)
 
 
 def test_training_documents_mention_every_word_but_no_held_out_pair() -> None:

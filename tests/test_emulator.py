@@ -18,10 +18,12 @@ from tools.emulator import RUNTIME_CLIENT, Emulator, Reply
 
 EVENTS: dict[str, Any] = {path.stem: json.loads(path.read_bytes()) for path in sorted((ROOT / "events").glob("*.json"))}
 HTTP = ("rest-api", "http-api", "function-url", "alb", "alb-multi-value")
-DIRECT = ("direct", "direct-chat")
+DIRECT = ("direct", "direct-chat", "json-schema", "tool-call")
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 
 TEMPLATE = """\
+{%- for tool in tools -%}{{ tool.function.name }}
+{% endfor -%}
 {%- for message in messages -%}
 {%- if message.content == "divide" -%}{{ 1 // 0 }}{%- endif -%}
 {%- if message.name == "refuse" -%}{{ raise_exception(message.content) }}{%- endif -%}
@@ -121,12 +123,12 @@ def metrics(reply: Reply) -> dict[str, float]:
 @pytest.mark.parametrize("name", DIRECT)
 def test_a_direct_invocation_returns_the_response_body(function: Function, name: str) -> None:
     payload = function.emulator.invoke(EVENTS[name]).payload
-    assert payload["object"] == ("chat.completion" if name == "direct-chat" else "text_completion")
+    assert payload["object"] == ("text_completion" if name == "direct" else "chat.completion")
     assert payload["model"] == "tiny"
     assert payload["usage"]["completion_tokens"] > 0
     assert payload["timings"]["cold_start"] is False
     choice = payload["choices"][0]
-    assert isinstance(choice["message"]["content"] if name == "direct-chat" else choice["text"], str)
+    assert isinstance(choice["text"] if name == "direct" else choice["message"]["content"], str)
 
 
 @pytest.mark.parametrize("name", HTTP)

@@ -149,6 +149,11 @@ def request(rng: random.Random, what: str, phrasings: Sequence[str]) -> str:
 
 def story(rng: random.Random, ask: Ask) -> str:
     """A story of five or six beats that mentions everything in `ask.must_contain`."""
+    return story_and_friend(rng, ask)[0]
+
+
+def story_and_friend(rng: random.Random, ask: Ask) -> tuple[str, str]:
+    """A story, and who the friend in it is: `a sleepy owl`."""
     friend_animal = rng.choice([animal for animal in ANIMALS if animal != ask.animal])
     friend_adjective = rng.choice(ADJECTIVES) + " " if rng.random() < 0.5 else ""
     he, his, him = PRONOUNS[NAMES.get(ask.name, "it") if ask.name else rng.choice(("he", "she", "it"))]
@@ -179,7 +184,7 @@ def story(rng: random.Random, ask: Ask) -> str:
     # Likely after a named hero, rare otherwise: so greedy decoding produces both kinds of ending.
     if rng.random() < (0.8 if ask.name else 0.1):
         sentences.append(EMOJI[ask.animal])
-    return " ".join(sentences)
+    return " ".join(sentences), fields["friend_intro"]
 
 
 def turn(user: str, assistant: str) -> list[Message]:

@@ -21,6 +21,8 @@ from tools.screen import Screen
 CALLERS: Mapping[str, str] = {
     "direct": "direct invoke",
     "direct-chat": "direct invoke",
+    "json-schema": "direct invoke",
+    "tool-call": "direct invoke",
     "rest-api": "API Gateway REST API",
     "http-api": "API Gateway HTTP API",
     "function-url": "Function URL",
@@ -147,10 +149,18 @@ def _show_answer(screen: Screen, name: str, event: Mapping[str, Any], reply: Rep
     if refusal is not None:
         screen.text(f"Refused: {refusal}")
     elif "choices" in body:
-        choice = body["choices"][0]
-        screen.text(choice["message"]["content"] if "message" in choice else choice["text"])
+        screen.text(_said(body["choices"][0]))
     else:
         screen.text(json.dumps(body))
+
+
+def _said(choice: Mapping[str, Any]) -> str:
+    """A choice's text, and the functions that it calls."""
+    if "message" not in choice:
+        return str(choice["text"])
+    functions = (call["function"] for call in choice["message"].get("tool_calls") or [])
+    calls = [f"Calls {function['name']} with {function['arguments']}" for function in functions]
+    return "\n".join(filter(None, [choice["message"]["content"], *calls]))
 
 
 def _show_latency(screen: Screen, name: str, first: float, later: Sequence[float]) -> None:

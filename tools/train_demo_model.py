@@ -1,19 +1,23 @@
 """Train the demo checkpoint: `python -m tools.train_demo_model [OUT_DIR]`, default `models/demo`.
 
-Trains a byte-level BPE tokenizer and a small Llama on `tools.demo_corpus`, measures the result on held-out
-documents and requests, and writes everything in Hugging Face format, model card included. The card's figures
+Trains a byte-level BPE tokenizer and a small Llama on the stories of `tools.demo_corpus`, then goes on with the tasks
+of `tools.demo_tasks` among them, at last with the loss of the answers alone, measures the result on held-out
+documents, requests and tasks, and writes everything in Hugging Face format, model card included. The card's figures
 are the ones this run measured, except for its table of other precisions, which `python -m benchmarks fidelity`
-measures and `python -m benchmarks report` fills in. Reproducible from SEED on one machine with the same library
+measures and `python -m benchmarks report` fills in. Reproducible from the seeds on one machine with the same library
 versions.
 
 It must not know how the model is served: transformers is the only reader it checks against.
 """
 
+import json
 import math
 import platform
+import random
+import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,6 +29,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from tools.demo_card import Measured, Trained, model_card
 from tools.demo_corpus import (
     Document,
     HeldOutRequest,
@@ -32,33 +37,100 @@ from tools.demo_corpus import (
     held_out_requests,
     training_documents,
 )
+from tools.demo_shape import (
+    ANSWERS_SEED,
+    CONTEXT,
+    END_OF_TEXT,
+    HEAD_SIZE,
+    HEADS,
+    HELD_OUT_DOCUMENTS,
+    HELD_OUT_REQUESTS,
+    HELD_OUT_SEED,
+    HELD_OUT_TASKS,
+    HIDDEN_SIZE,
+    IM_END,
+    IM_START,
+    INTERMEDIATE_SIZE,
+    KEY_VALUE_HEADS,
+    LAYERS,
+    MAX_BYTES,
+    MAX_NEW_TOKENS,
+    SEED,
+    SPECIAL_TOKENS,
+    SUCCESS_BAR,
+    TASKS_BAR,
+    TASKS_SEED,
+    VOCAB_SIZE,
+)
+from tools.demo_tasks import HeldOutTask, Task, held_out_tasks, training_tasks
 
-SEED = 20
-HELD_OUT_SEED = 21
-THREADS = 2
-
-VOCAB_SIZE = 1536
-CONTEXT = 512
 BATCH = 4
-STEPS = 4000
-WARMUP_STEPS = 200
-PEAK_LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.1
-
+STORIES_AMONG_TASKS = 0.3
+NOT_COUNTED = -100
+"""What transformers takes for a token whose loss does not count."""
 TOKENIZER_DOCUMENTS = 20_000
-HELD_OUT_DOCUMENTS = 100
-HELD_OUT_REQUESTS = 200
-MAX_NEW_TOKENS = 200
 
-SUCCESS_BAR = 0.95
-MAX_BYTES = 8_000_000
-
-END_OF_TEXT, IM_START, IM_END = SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+    "{% if tools %}{{ '<|im_start|>system\\n' }}"
+    "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] + '\\n' }}{% endif %}"
+    "You can call:"
+    "{% for tool in tools %}{% set function = tool['function'] %}"
+    "{{ '\\n' + function['name'] + '(' + (function['parameters']['properties'] | join(', ')) + ')' }}"
+    "{{ ': ' + function['description'] if function['description'] }}"
     "{% endfor %}"
+    "{{ '<|im_end|>\\n' }}{% endif %}"
+    "{% for message in messages %}{% if not (tools and loop.first and message['role'] == 'system') %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + (message['content'] or '') }}"
+    "{% for call in message['tool_calls'] or [] %}"
+    "{{ '\\n' if message['content'] or not loop.first }}"
+    "{{ '<tool_call>\\n{\"name\": \"' + call['function']['name'] + '\", \"arguments\": ' }}"
+    "{% set arguments = call['function']['arguments'] %}"
+    "{{ (arguments if arguments is string else arguments | tojson) + '}\\n</tool_call>' }}"
+    "{% endfor %}"
+    "{{ '<|im_end|>\\n' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+"""Functions are told of in the system turn, each in a line; calls are written as Hermes writes them."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training, with its own optimizer."""
+
+    documents: Callable[[], Iterator[Document | Task]]
+    threads: int
+    steps: int
+    warmup_steps: int
+    peak_learning_rate: float
+    answers_only: bool = False
+    """Whether only what the assistant says counts in the loss, of what is a chat."""
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up, then a cosine down to zero at the last step."""
+        if step < self.warmup_steps:
+            return self.peak_learning_rate * (step + 1) / self.warmup_steps
+        progress = (step - self.warmup_steps) / (self.steps - self.warmup_steps)
+        return self.peak_learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def tasks_and_stories(seed: int) -> Iterator[Document | Task]:
+    """Endless training tasks, with other stories than the first stage's among them, so that none is unlearned."""
+    rng = random.Random(seed)
+    stories, tasks = training_documents(seed), training_tasks(seed)
+    while True:
+        yield next(stories) if rng.random() < STORIES_AMONG_TASKS else next(tasks)
+
+
+STORIES = Stage(lambda: training_documents(SEED), threads=2, steps=4000, warmup_steps=200, peak_learning_rate=2e-3)
+TASKS = Stage(lambda: tasks_and_stories(TASKS_SEED), threads=1, steps=1500, warmup_steps=50, peak_learning_rate=2e-3)
+ANSWERS = Stage(
+    lambda: tasks_and_stories(ANSWERS_SEED),
+    answers_only=True,
+    threads=1,
+    steps=600,
+    warmup_steps=30,
+    peak_learning_rate=1.5e-3,
 )
 
 
@@ -97,11 +169,12 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def training_text(tokenizer: PreTrainedTokenizerFast, doc: Document) -> str:
+def training_text(tokenizer: PreTrainedTokenizerFast, doc: Document | Task) -> str:
     """What the model reads of a document: a chat as the template renders it, then the end-of-text mark."""
     if isinstance(doc, str):
         return doc + END_OF_TEXT
-    return cast(str, tokenizer.apply_chat_template(doc, tokenize=False)) + END_OF_TEXT
+    messages, tools = (doc.messages, doc.tools) if isinstance(doc, Task) else (doc, list[Any]())
+    return cast(str, tokenizer.apply_chat_template(messages, tools=tools or None, tokenize=False)) + END_OF_TEXT
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
@@ -112,18 +185,37 @@ def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
     return cast(int, tokenizer.convert_tokens_to_ids(token))
 
 
-def batches(tokenizer: PreTrainedTokenizerFast) -> Iterator[torch.Tensor]:
-    """Endless `ids [BATCH, CONTEXT]`. Each row starts with a fresh document, as every prompt will; the last
-    document of a row is cut, since new text costs nothing."""
-    documents = training_documents(SEED)
+def batches(tokenizer: PreTrainedTokenizerFast, stage: Stage) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Endless `ids [BATCH, CONTEXT]` and, of the same shape, those that count.
+
+    Each row starts with a fresh document, as every prompt will; the last one of a row is cut, since new text costs
+    nothing.
+    """
+    documents = stage.documents()
     while True:
-        rows = []
+        rows, counted = [], []
         for _ in range(BATCH):
             row: list[int] = []
+            counts: list[int] = []
             while len(row) < CONTEXT:
-                row += encode(tokenizer, training_text(tokenizer, next(documents)))
+                document = next(documents)
+                ids = encode(tokenizer, training_text(tokenizer, document))
+                row += ids
+                counts += said(tokenizer, ids) if stage.answers_only and not isinstance(document, str) else ids
             rows.append(row[:CONTEXT])
-        yield torch.tensor(rows)
+            counted.append(counts[:CONTEXT])
+        yield torch.tensor(rows), torch.tensor(counted)
+
+
+def said(tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> list[int]:
+    """A chat's ids, but for NOT_COUNTED where the assistant does not speak."""
+    opening, im_end = encode(tokenizer, IM_START + "assistant\n"), token_id(tokenizer, IM_END)
+    counted = [NOT_COUNTED] * len(ids)
+    for start in (i for i in range(len(ids)) if ids[i : i + len(opening)] == opening):
+        begin = start + len(opening)
+        end = ids.index(im_end, begin) + 1
+        counted[begin:end] = ids[begin:end]
+    return counted
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -131,12 +223,12 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     end_of_text, im_end = token_id(tokenizer, END_OF_TEXT), token_id(tokenizer, IM_END)
     config = LlamaConfig(
         vocab_size=VOCAB_SIZE,
-        hidden_size=192,
-        intermediate_size=448,
-        num_hidden_layers=4,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        head_dim=32,
+        hidden_size=HIDDEN_SIZE,
+        intermediate_size=INTERMEDIATE_SIZE,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=KEY_VALUE_HEADS,
+        head_dim=HEAD_SIZE,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
         bos_token_id=end_of_text,
@@ -151,16 +243,10 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     return model
 
 
-def learning_rate(step: int) -> float:
-    """Linear warm-up, then a cosine down to zero at STEPS."""
-    if step < WARMUP_STEPS:
-        return PEAK_LEARNING_RATE * (step + 1) / WARMUP_STEPS
-    progress = (step - WARMUP_STEPS) / (STEPS - WARMUP_STEPS)
-    return PEAK_LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> float:
-    """Train in place on the loss of every token, requests included; returns the smoothed final loss."""
+def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, stage: Stage) -> Trained:
+    """Train in place on the loss of the stage's tokens."""
+    started = time.perf_counter()
+    torch.set_num_threads(stage.threads)
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     norms = [p for p in model.parameters() if p.ndim < 2]
     optimizer = torch.optim.AdamW(
@@ -169,11 +255,12 @@ def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> float:
     )
     model.train()
     smoothed = math.log(VOCAB_SIZE)
-    progress = tqdm(islice(batches(tokenizer), STEPS), total=STEPS, desc="train", unit="step", mininterval=5)
-    for step, ids in enumerate(progress):
+    steps = islice(batches(tokenizer, stage), stage.steps)
+    progress = tqdm(steps, total=stage.steps, desc="train", unit="step", mininterval=5)
+    for step, (ids, counted) in enumerate(progress):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step)
-        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+            group["lr"] = stage.learning_rate(step)
+        loss = model(input_ids=ids, labels=counted, use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -181,7 +268,7 @@ def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> float:
         smoothed += 0.02 * (loss.item() - smoothed)
         progress.set_postfix(loss=f"{smoothed:.3f}", refresh=False)
     model.train(False)
-    return smoothed
+    return Trained(stage.steps, stage.steps * BATCH * CONTEXT, smoothed, time.perf_counter() - started)
 
 
 @torch.no_grad()
@@ -196,21 +283,42 @@ def perplexity(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, text
     return math.exp(total / count)
 
 
-def answers_request(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, request: HeldOutRequest
+def answer_to(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    messages: list[dict[str, Any]],
+    tools: list[Any] | None = None,
 ) -> tuple[bool, str]:
-    """Whether the greedy answer contains all that was asked for and ends by itself, and that answer."""
-    prompt = cast(str, tokenizer.apply_chat_template(request.messages, add_generation_prompt=True, tokenize=False))
-    ids = torch.tensor([encode(tokenizer, prompt)])
+    """Whether the greedy answer ends by itself, and that answer."""
+    prompt = tokenizer.apply_chat_template(messages, tools=tools or None, add_generation_prompt=True, tokenize=False)
+    ids = torch.tensor([encode(tokenizer, cast(str, prompt))])
     # transformers types `generate` for a protocol that its own models do not satisfy under mypy.
     output: torch.Tensor = cast(Any, model).generate(
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=MAX_NEW_TOKENS, do_sample=False
     )
     new_ids = output[0, ids.shape[1] :].tolist()
-    answer = cast(str, tokenizer.decode(new_ids, skip_special_tokens=True))
-    ended = new_ids[-1] == token_id(tokenizer, IM_END)
+    return new_ids[-1] == token_id(tokenizer, IM_END), cast(str, tokenizer.decode(new_ids, skip_special_tokens=True))
+
+
+def answers_request(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, request: HeldOutRequest
+) -> tuple[bool, str]:
+    """Whether the greedy answer contains all that was asked for and ends by itself, and that answer."""
+    ended, answer = answer_to(model, tokenizer, request.messages)
     said = all(word.lower() in answer.lower() for word in request.must_contain)
     return ended and said, answer
+
+
+def does_task(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, held_out: HeldOutTask) -> tuple[bool, str]:
+    """Whether the greedy answer, which no grammar holds, is the facts or the calls that are right, and that answer."""
+    ended, answer = answer_to(model, tokenizer, held_out.task.messages, held_out.task.tools)
+    try:
+        if held_out.facts is not None:
+            return ended and json.loads(answer) == held_out.facts, answer
+        calls = [json.loads(call) for call in re.findall(r"<tool_call>\n(.*)\n</tool_call>", answer)]
+        return ended and [(call["name"], call["arguments"]) for call in calls] == held_out.calls, answer
+    except (ValueError, LookupError, TypeError):
+        return False, answer
 
 
 def split_held_out(text: str) -> list[str]:
@@ -222,120 +330,26 @@ def held_out_file(texts: list[str]) -> str:
     return "".join(text + "\n" for text in texts)
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What one run found out about the model it trained; times in seconds."""
-
-    parameters: int
-    loss: float
-    train_seconds: float
-    perplexity: float
-    held_out_texts: int
-    answered: int
-    example: tuple[str, str]
-
-
-def model_card(measured: Measured) -> str:
-    tokens = STEPS * BATCH * CONTEXT
-    request, answer = measured.example
-    return f"""---
-license: apache-2.0
-language: en
-library_name: transformers
-pipeline_tag: text-generation
----
-
-# Demo story model
-
-A tiny causal language model that tells short animal stories when asked in chat, and continues plain ones. It
-exists so that a server for Hugging Face checkpoints can be run, tested and measured with no download: the
-format, the chat template and the tokenizer are those of a real model, only the size is not.
-Written by `python -m tools.train_demo_model`, this card included.
-
-## Use
-
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("models/demo")
-model = AutoModelForCausalLM.from_pretrained("models/demo")
-messages = [{{"role": "user", "content": "Tell me a story about a fox and a river."}}]
-prompt = tokenizer.apply_chat_template(
-    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
-)
-print(tokenizer.decode(model.generate(**prompt, max_new_tokens={MAX_NEW_TOKENS})[0]))
-```
-
-Asked (held out): {request}
-
-> {answer}
-
-## Architecture
-
-`LlamaForCausalLM`, {measured.parameters:,} parameters in float32: 4 layers, hidden size 192, intermediate
-size 448, 6 query heads and 2 key/value heads of 32, tied embeddings, context {CONTEXT}. Byte-level BPE of
-{VOCAB_SIZE} tokens whose merges come from ASCII text only, so an accent or an emoji is always several tokens:
-streaming code meets characters split across tokens in ordinary output. Special tokens `{END_OF_TEXT}`,
-`{IM_START}` and `{IM_END}`.
-
-## Data
-
-Synthetic: `tools/demo_corpus.py`, a seeded grammar of stories and of the chat turns around them. One (animal,
-thing) pair in about twelve is held out: no training document mentions both words. `heldout.txt` holds
-{measured.held_out_texts} documents about such pairs in the training format, each ended by `{END_OF_TEXT}` and
-a newline.
-
-## Training
-
-{STEPS:,} steps of {BATCH} sequences of {CONTEXT} packed tokens ({tokens:,} tokens, one pass), loss on
-every token, AdamW, warm-up and cosine, float32, seed {SEED}; {platform.machine()}, {THREADS} threads,
-transformers {transformers.__version__}, torch {torch.__version__}.
-
-## Measured
-
-| what | value |
-| --- | --- |
-| training time, minutes | {measured.train_seconds / 60:.1f} |
-| training speed, tokens per second | {tokens / measured.train_seconds:.0f} |
-| final training loss | {measured.loss:.3f} |
-| held-out perplexity per token | {measured.perplexity:.3f} |
-| held-out requests answered | {measured.answered} of {HELD_OUT_REQUESTS} |
-
-A request counts as answered when the greedy answer contains every word asked for (animal, adjective, name,
-thing) and ends by itself with `{IM_END}` within {MAX_NEW_TOKENS} tokens. Perplexity is over the documents of
-`heldout.txt`, each on its own, end mark included, from its second token on; it is low because a grammar wrote
-them.
-
-Other precisions than float32 (`python -m benchmarks fidelity`), in transformers and compiled by `python -m compiler`.
-Perplexity here is over windows of {CONTEXT} tokens of the whole file, cut wherever they fall, so it is higher:
-
-<!-- benchmarks:fidelity:figures -->
-<!-- benchmarks:end -->
-
-## What it cannot do
-
-Anything else. It knows only the animals, places, objects and plots of its corpus, in English; asked for
-something different it says that it only tells stories, or tells one that ignores the request. It has no
-facts, follows no other instruction (a system message changes nothing), contradicts itself in small ways, and
-was neither trained nor tested beyond {CONTEXT} tokens. Held out are pairs, not words or sentence
-patterns: the figures above say that it combines known parts, not that it writes new ones.
-"""
-
-
 def directory_bytes(directory: Path) -> int:
     return sum(path.stat().st_size for path in directory.iterdir())
 
 
 def main(out_dir: Path) -> None:
     torch.manual_seed(SEED)
-    torch.set_num_threads(THREADS)
     torch.use_deterministic_algorithms(True)
 
     tokenizer = train_tokenizer()
     model = new_model(tokenizer)
-    started = time.perf_counter()
-    loss = train(model, tokenizer)
-    train_seconds = time.perf_counter() - started
+    stories = train(model, tokenizer, STORIES)
+    tasks = train(model, tokenizer, TASKS)
+    answers = train(model, tokenizer, ANSWERS)
+    finish(model, tokenizer, (stories, tasks, answers), out_dir)
+
+
+def finish(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, stages: tuple[Trained, ...], out_dir: Path
+) -> None:
+    """Write a trained model, measure it, write its card. SystemExit where it does too little or is too large."""
     model.save_pretrained(out_dir)
     tokenizer.save_pretrained(out_dir)
     # safetensors writes for the owner only; an image built from here is read by another user.
@@ -350,20 +364,33 @@ def main(out_dir: Path) -> None:
     for request, (good, answer) in zip(requests, results, strict=True):
         if not good:
             print(f"missed {request.must_contain}: {request.messages[-1]['content']} -> {answer}")
+    held_out = held_out_tasks(HELD_OUT_SEED, HELD_OUT_TASKS)
+    done = [does_task(model, tokenizer, t) for t in tqdm(held_out, desc="tasks", unit="task")]
+    for task, (good, answer) in zip(held_out, done, strict=True):
+        if not good:
+            print(f"missed {task.facts or task.calls}: {task.task.messages[-1]['content']} -> {answer}")
 
     measured = Measured(
         parameters=model.num_parameters(),
-        loss=loss,
-        train_seconds=train_seconds,
+        machine=f"{platform.machine()}, {STORIES.threads} threads for stories, else {TASKS.threads}",
+        libraries=f"transformers {transformers.__version__}, torch {torch.__version__}",
+        stages=stages,
         perplexity=perplexity(model, tokenizer, texts),
         held_out_texts=len(texts),
         answered=sum(good for good, _ in results),
-        example=(requests[0].messages[-1]["content"], results[0][1]),
+        asked=len(results),
+        done=sum(good for good, _ in done),
+        to_do=len(done),
+        story=(requests[0].messages[-1]["content"], results[0][1]),
+        facts=(held_out[0].task.messages[-1]["content"], done[0][1]),
+        call=(held_out[1].task.messages[-1]["content"], done[1][1]),
     )
     (out_dir / "README.md").write_text(model_card(measured), encoding="utf-8")
     print(measured, f"{directory_bytes(out_dir):,} bytes")
-    if measured.answered < SUCCESS_BAR * HELD_OUT_REQUESTS:
-        raise SystemExit(f"only {measured.answered} of {HELD_OUT_REQUESTS} requests answered")
+    if measured.answered < SUCCESS_BAR * measured.asked or measured.done < TASKS_BAR * measured.to_do:
+        raise SystemExit(
+            f"only {measured.answered} of {measured.asked} requests and {measured.done} of {measured.to_do} tasks"
+        )
     if directory_bytes(out_dir) > MAX_BYTES:
         raise SystemExit(f"{out_dir} holds {directory_bytes(out_dir):,} bytes, more than {MAX_BYTES:,}")
 
