@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from api.keys import ApiKeys
 from api.page import FILE
+from settings import ROOT
 from tests.checkpoints import make_checkpoint
 from tests.chromium import COMMAND, Page
 from tests.deterministic_engine import CHAT_TEMPLATE
@@ -116,6 +118,29 @@ def test_a_browser_gets_an_answer_in_the_shape_of_a_schema(page: Page, llama_dir
         page.wait_for("document.querySelector('#fault').textContent.includes('cannot be followed')")
         assert len(page.complaints) == 1, "the browser's own note of the 400"
         page.complaints.clear()
+
+
+@in_a_browser
+def test_a_browser_sees_a_call_answers_it_and_is_told_what_comes_of_it(page: Page) -> None:
+    tools = json.loads((ROOT / "events" / "tool-call.json").read_text())["tools"]
+    with (
+        LocalFunction({"STREAMING_DOORS": "function-url"}) as function,
+        Gateway(function.start, "function-url") as gateway,
+    ):
+        page.open(gateway.url)
+        page.wait_for("!document.querySelector('#room').hidden")
+        page.fill("#tools", json.dumps(tools))
+        page.fill("#temperature", "0")
+        ask(page, "Send a letter to the hedgehog in the barn.")
+        wait_for_the_end(page, 1)
+        assert page.text("article.assistant pre") == ('send_letter({"animal": "the hedgehog", "place": "the barn"})')
+        page.fill(".results input", '{"days": 4}')
+        page.click(".results button")
+        wait_for_the_end(page, 2)
+        assert page.run("document.querySelectorAll('.said')[1].textContent") == (
+            "The hedgehog will have the letter in 4 days."
+        )
+        assert page.complaints == []
 
 
 @in_a_browser
