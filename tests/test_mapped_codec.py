@@ -64,6 +64,43 @@ def test_a_text_has_the_library_s_ids(made: Made, text: str, special: bool) -> N
     assert made.mapped.encode(text, add_special_tokens=special).tolist() == expected
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *[
+            "'ſz",
+            "'sun",
+            "'Sun",
+            " 'LLx",
+            "12345",
+            " 12 345",
+            "a1b22c333",
+            "½٣٤",
+            "x  \n\n  y",
+            "\n  \n x",
+            "  !!\n\n x",
+        ],
+        *[
+            "!\r\n\r\n\t\tx",
+            "<tool>",
+            "<tool",
+            "<tool_call>",
+            "<tool_cal",
+            " unmerged",
+            "unmerged",
+            "\u2003\u2003x",
+            "   x  ",
+        ],
+    ],
+)
+def test_a_text_where_expressions_differ_has_the_library_s_ids(made: Made, text: str) -> None:
+    for beside in (text, f"x{text}x", f"{text}{text}"):
+        assert (
+            made.mapped.encode(beside, add_special_tokens=False).tolist()
+            == made.library.encode(beside, add_special_tokens=False).ids
+        )
+
+
 @given(ids=st.lists(st.one_of(st.integers(0, 720), st.just(2**32 - 1)), max_size=20), skip=st.booleans())
 @settings(max_examples=400, deadline=None)
 def test_ids_have_the_library_s_text(made: Made, ids: list[int], skip: bool) -> None:

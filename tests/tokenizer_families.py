@@ -18,7 +18,7 @@ from generation.tokenizer_file import FILE
 CORPUS = [
     "the quick brown fox jumps over the lazy dog, doesn't it? It's 1234 o'clock; they're here we'll go, I'VE IT'S'ſ",
     'it said: {"name": "Zoë", "n": 12}\n\n    def f(x):\n        return x  # 日本語 naïve\n\n\n  \n x !!\n\n 12345  67',
-    "a1b22c333 'sun 'S 'll  !\r\n\r\n\t\tx  ½½ ٣٤٣ 9 99 999 9999 \u2003\u2003x  ...\n",
+    "a1b22c333 'sun 'ſun 'Sun 'll  !\r\n\r\n\t\tx  ½½ ٣٤٣ 9 99 999 9999 \u2003\u2003x  ...\n",
 ] * 9
 CL100K = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -27,6 +27,8 @@ CL100K = (
 QWEN = CL100K.replace("{1,3}", "")
 UNMERGED = "Ġunmerged"
 """A piece that no merges make."""
+ACROSS = [("Ċ", "Ċ"), ("Ċ", "Ġ"), ("ĊĊ", "Ġ"), ("Å", "¿"), ("Å¿", "z")]
+"""Merges of a line's end with a space, and of the long s with a letter."""
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 
 
@@ -42,7 +44,12 @@ def _byte_level(splitter: Any, normalizer: Any = None, *, ignore_merges: bool = 
     # Trained on texts that are not split, it has merges across every place where the splitter must.
     content = json.loads(tokenizer.to_str())
     content["model"]["ignore_merges"] = ignore_merges
-    content["model"]["vocab"][UNMERGED] = len(content["model"]["vocab"])
+    vocabulary, merges = content["model"]["vocab"], content["model"]["merges"]
+    for left, right in ACROSS:
+        if left + right not in vocabulary:
+            vocabulary[left + right] = len(vocabulary)
+            merges.append([left, right])
+    vocabulary[UNMERGED] = len(vocabulary)
     tokenizer = RustTokenizer.from_str(json.dumps(content))
     tokenizer.pre_tokenizer = splitter
     tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
@@ -51,7 +58,7 @@ def _byte_level(splitter: Any, normalizer: Any = None, *, ignore_merges: bool = 
             "<tool>",
             "<tool",
             "<tool_call>",
-            "  ",
+            "~~",
             "\n\n\n",
             AddedToken("e\u0301", normalized=True),
             AddedToken("日本", normalized=False),
