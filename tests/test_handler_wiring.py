@@ -1,6 +1,7 @@
 """The handler with what only some deployments have: an SQS queue, SnapStart, a model in S3."""
 
 import json
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -109,7 +110,18 @@ def test_the_items_of_one_invocation_run_together(handler: Any, monkeypatch: pyt
     assert max(rows) == 6
 
 
-def test_items_that_the_invocation_has_no_time_for_say_so_and_lose_nothing(handler: Any) -> None:
+def test_items_that_the_invocation_has_no_time_for_say_so_and_lose_nothing(
+    handler: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, forward = time.monotonic(), handler.MODEL.engine.forward
+
+    def forward_in_20_ms(steps: Any) -> Any:
+        nonlocal now
+        now += 0.02
+        return forward(steps)
+
+    monkeypatch.setattr(handler.MODEL.engine, "forward", forward_in_20_ms)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     long = [item(str(number), max_tokens=400, ignore_eos=True) for number in range(100)]
     hurried = SimpleNamespace(**{**vars(CONTEXT), "get_remaining_time_in_millis": lambda: 1_500})
     found = handler.lambda_handler({"Items": long}, hurried)
