@@ -207,8 +207,12 @@ def test_an_error_before_the_first_event_is_an_answer_of_its_own(function: Local
     assert answer.trailers == {}
 
 
-def test_the_invocation_s_deadline_ends_a_stream_and_says_so(function: LocalFunction) -> None:
-    answer = function.invoke({**REQUEST, "max_tokens": 600, "n": 16}, seconds=0.7)
+def test_the_invocation_s_deadline_ends_a_stream_and_says_so(function: LocalFunction, gate: Gate) -> None:
+    answer = function.start(REQUEST, seconds=1.5)
+    gate.open(2)
+    time.sleep(1.5)  # what the test is about
+    gate.open(4)
+    answer.wait()
     assert answer.complete
     *_, last, done = objects(answer.body)
     assert done == "[DONE]"
