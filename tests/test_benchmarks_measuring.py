@@ -309,12 +309,31 @@ def test_peers_are_compared_pairwise_with_ours_of_the_same_precision() -> None:
 
 def test_memory_sizes_beyond_the_machine_are_named() -> None:
     content: dict[str, Any] = {
-        "machine": {"cpus": 2, "load_average_at_start": 0.0}, "settings": {"models": {"a": {}}},
+        "machine": {"cpus": 2, "load_average_at_start": 0.0}, "settings": {"models": {"a": {"engine": "compiled"}}},
         "failed": {}, "files_opened": {}, "samples": [{**COLD, "memory_mb": size} for size in (512, 10_240)],
     }  # fmt: skip
     assert cold_start_sections(content)["notes"] == (
         "- 10,240 MB: Lambda gives more than this machine's 2 vCPUs; measured with 2.\n"
     )
+
+
+def test_images_are_compared_with_the_first_of_their_own_tag() -> None:
+    models = {
+        name: {"engine": "container", "model": f"{name}:{tag}"} for name, tag in (("a", "x"), ("b", "y"), ("c", "y"))
+    }
+    took = {"a": 1.0, "b": 8.0, "c": 2.0}
+    content: dict[str, Any] = {
+        "machine": {"cpus": 2, "load_average_at_start": 0.0}, "settings": {"models": models}, "failed": {},
+        "files_opened": {"a": 9, "b": 1_000, "c": 50}, "image_bytes": dict.fromkeys(models, 10 ** 8),
+        "samples": [
+            {**COLD, "variant": name, "cache": cache, "round": i, "to_first_answer_s": seconds, "disk_read_bytes": 3e7}
+            for name, seconds in took.items() for cache in ("warm", "cold") for i in range(3)
+        ],
+    }  # fmt: skip
+    found = cold_start_sections(content)
+    assert found["notes"].count("times as fast as") == 2
+    assert "c, all CPUs, warm cache: 4.00 times as fast as b" in found["notes"]
+    assert "| c | 100 MB | 2.00 s | 2.00 s | 50 | 30 MB |" in found["images"]
 
 
 def test_the_floor_counts_the_bytes_that_the_compiler_packs() -> None:

@@ -80,26 +80,37 @@ def _costs(content: dict[str, Any]) -> str:
     return table(head, rows)
 
 
-def _images(content: dict[str, Any]) -> list[str]:
-    """What a file system that fetches an image's blocks when they are first read has to fetch, where images ran."""
-    lines = []
+def _images(content: dict[str, Any]) -> str:
+    """Each image: its size, its cold starts, and what a file system has to fetch that fetches what is first read."""
+    rows = []
     for name, size in content.get("image_bytes", {}).items():
-        cold = [sample for sample in content["samples"] if (sample["variant"], sample["cache"]) == (name, "cold")]
-        read = summarise([sample.get("disk_read_bytes", float("nan")) for sample in cold]).median if cold else None
+        starts = {"warm": "", "cold": ""}
+        read = float("nan")
+        for kind, samples in _kinds(content).items():
+            if kind[0] == name:
+                starts[kind[2]] = seconds(summarise([sample["to_first_answer_s"] for sample in samples]).median)
+                read = summarise([sample.get("disk_read_bytes", float("nan")) for sample in samples]).median
         opened = content["files_opened"].get(name)
-        facts = [f"{opened:,} files opened"] if opened else []
-        facts += [f"{read / 1e6:,.0f} MB read from the disk with an empty page cache"] if read else []
-        lines.append(
-            f"- Image of {name}: {size / 1e6:,.0f} MB; up to the first answer: {', '.join(facts) or 'untraced'}."
-        )
-    return lines
+        cells = [f"{size / 1e6:,.0f} MB", starts["warm"], starts["cold"], f"{opened:,}" if opened else "not traced"]
+        rows.append([name, *cells, f"{read / 1e6:,.0f} MB" if starts["cold"] else ""])
+    head = ["image", "size", "cold start, warm page cache", "cold start, empty page cache", "files opened"]
+    return table([*head, "read from the disk then"], rows)
+
+
+def _base(name: str, models: dict[str, dict[str, str]]) -> str:
+    """The variant that `name` is compared with: the first one, among images the first of the same tag."""
+
+    def group(each: str) -> str:
+        return models[each]["model"].partition(":")[2] if models[each]["engine"] == "container" else ""
+
+    return next(each for each in models if group(each) == group(name))
 
 
 def _ratios(content: dict[str, Any]) -> list[str]:
-    """Every other variant beside the first, round by round under the same condition."""
+    """Every variant beside its base, round by round under the same condition."""
     kinds, lines = _kinds(content), []
-    first = next(iter(content["settings"]["models"]))
     for (name, memory_mb, cache), samples in kinds.items():
+        first = _base(name, content["settings"]["models"])
         base = {s["round"]: s["to_first_answer_s"] for s in kinds.get((first, memory_mb, cache), [])}
         pairs = [(base[s["round"]], s["to_first_answer_s"]) for s in samples if s["round"] in base]
         if name == first or not pairs:
@@ -141,11 +152,12 @@ def sections(content: dict[str, Any]) -> dict[str, str]:
     }
     left = [f"- Failed: {name}: {error}" for name, error in content["failed"].items()]
     left += [f"- Skipped: {reason}." for reason in content.get("skipped", [])]
-    notes = [*_ratios(content), *_prompts(content), *_images(content), *_beyond(content), *left]
+    notes = [*_ratios(content), *_prompts(content), *_beyond(content), *left]
     return {
         "times": f"{_times(content)}\n{noise_note(spreads, content['machine'])}",
         "costs": _costs(content),
         "notes": "\n".join(notes) + "\n" if notes else "",
+        **({"images": _images(content)} if content.get("image_bytes") else {}),
         **({"remains": remains(content)} if content.get("remains") else {}),
     }
 
