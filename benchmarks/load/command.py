@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> Path:
 
 def _serve(variant: Variant, workers: int, options: argparse.Namespace, recorder: Recorder, done: Any) -> None:
     """One server under each rate in turn."""
-    event = {"prompt": "Once upon a time", "max_tokens": options.tokens, "temperature": 0, "logit_bias": {"0": -100}}
+    event = {"prompt": "Once upon a time", "max_tokens": options.tokens, "temperature": 0, "ignore_eos": True}
     about = {"variant": variant.name, "workers": workers}
     with Server(variant, workers) as server:
         send(server.port, [0.0] * workers * 2, event, lambda: None)  # each worker's first request is not counted

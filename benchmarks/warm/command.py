@@ -43,7 +43,7 @@ class Cell:
             "prompt": prompts if self.prompts > 1 else prompts[0],
             "max_tokens": self.output_tokens,
             "temperature": 0,
-            "logit_bias": {"0": -100},  # no end-of-text, so that every answer is as long as asked
+            "ignore_eos": True,
         }
 
 
