@@ -84,15 +84,16 @@ def _images(content: dict[str, Any]) -> str:
     """Each image: its size, its cold starts, and what a file system has to fetch that fetches what is first read."""
     rows = []
     for name, size in content.get("image_bytes", {}).items():
-        starts = {"warm": "", "cold": ""}
-        read = float("nan")
-        for kind, samples in _kinds(content).items():
-            if kind[0] == name:
-                starts[kind[2]] = seconds(summarise([sample["to_first_answer_s"] for sample in samples]).median)
-                read = summarise([sample.get("disk_read_bytes", float("nan")) for sample in samples]).median
+        starts, read = {"warm": "", "cold": ""}, ""
+        for (variant, _, cache), samples in _kinds(content).items():
+            if variant == name:
+                starts[cache] = seconds(summarise([sample["to_first_answer_s"] for sample in samples]).median)
+                if cache == "cold":
+                    bytes_read = [sample.get("disk_read_bytes", float("nan")) for sample in samples]
+                    read = f"{summarise(bytes_read).median / 1e6:,.0f} MB"
         opened = content["files_opened"].get(name)
         cells = [f"{size / 1e6:,.0f} MB", starts["warm"], starts["cold"], f"{opened:,}" if opened else "not traced"]
-        rows.append([name, *cells, f"{read / 1e6:,.0f} MB" if starts["cold"] else ""])
+        rows.append([name, *cells, read])
     head = ["image", "size", "cold start, warm page cache", "cold start, empty page cache", "files opened"]
     return table([*head, "read from the disk then"], rows)
 
