@@ -15,7 +15,8 @@ bench: $(VENV)/bench-ready  ## every measurement that runs here; an hour on a qu
 	    --memory-mb 10240 --runs 3 --name cold-start-memory
 	if docker image inspect $(BENCH_IMAGES) >/dev/null 2>&1; then $(BENCH) cold-start \
 	    $(foreach image,$(BENCH_IMAGES),--image $(subst :,-,$(image))=$(image)) --cache both --runs 5 \
-	    --name cold-start-container; \
+	    --name cold-start-container && $(BENCH) cold-start --image transformers-smollm2-135m=transformers:smollm2-135m \
+	    --image compiled-smollm2-135m=compiled:smollm2-135m --memory-mb 1024 --runs 5 --name cold-start-container-memory; \
 	else echo "No images to measure here (make bench-images): the container's cold start is left out"; fi
 	$(BENCH) warm $(BENCH_MODELS) --calls 12
 	$(BENCH) warm --model "compiled int8=SmolLM2-135M:int8" --prompt 16 128 512 --output 32 --prompts 1 --calls 100 \

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from benchmarks.cold_start.container import ContainerFailedError, image_bytes, require_docker
+from benchmarks.cold_start.container import ContainerFailedError, image_bytes, require_docker, sizes_in
 from benchmarks.cold_start.measure import (
     PROMPT,
     ColdStartFailedError,
@@ -151,9 +151,9 @@ def _trace(variant: Variant, prompt: str, recorder: Recorder) -> None:
         recorder.data["files_opened"][variant.name] = len(opened)
         recorder.data["remains"][variant.name] = {
             "imports_ms": import_times(import_output(variant, prompt)),
-            "files": file_sizes(opened, variant.directory),
+            "files": sizes_in(variant.image, opened) if variant.image else file_sizes(opened, variant.directory),
         }
     except NotInstalledError as error:
         recorder.data["skipped"].append(str(error))
-    except (ColdStartFailedError, EmulatorError) as error:
+    except (ColdStartFailedError, ContainerFailedError, EmulatorError) as error:
         recorder.data["failed"][f"{variant.name}, traced"] = str(error)

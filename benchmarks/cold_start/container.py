@@ -7,7 +7,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,6 +31,20 @@ def require_docker() -> None:
         or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode
     ):
         raise NotInstalledError("containers: Docker does not answer; apt-get install docker.io and start dockerd")
+
+
+def sizes_in(image: str, names: Iterable[str]) -> dict[str, int]:
+    """Bytes of each file of `image` that is named, largest first; 0 where it is not there."""
+    code = (
+        "import json, os, sys; names = json.load(sys.stdin); "
+        "print(json.dumps({n: os.path.getsize(n) if os.path.isfile(n) else 0 for n in names}))"
+    )
+    command = ["docker", "run", "--rm", "--interactive", "--entrypoint", "python3", image, "-c", code]
+    done = subprocess.run(command, input=json.dumps(sorted(names)), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ContainerFailedError(f"docker run: {done.stderr.strip()[-300:]}")
+    sizes: dict[str, int] = json.loads(done.stdout)
+    return dict(sorted(sizes.items(), key=lambda item: -item[1]))
 
 
 class Container:

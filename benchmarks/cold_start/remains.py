@@ -25,7 +25,7 @@ def import_times(output: Iterable[str]) -> dict[str, float]:
 
 
 def file_sizes(opened: Iterable[str], model: Path) -> dict[str, int]:
-    """Bytes of each file that was `opened`; 0 where it is not there, as what a container opened is not.
+    """Bytes of each file that was `opened`; 0 where it is no longer there.
 
     A model's files are named from its directory on.
     """
