@@ -1,6 +1,7 @@
 """Where a cold start's time goes that no phase tells: each package's imports, and each file that is opened."""
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -25,17 +26,17 @@ def import_times(output: Iterable[str]) -> dict[str, float]:
 
 
 def file_sizes(opened: Iterable[str], model: Path) -> dict[str, int]:
-    """Bytes of each file that was `opened`; 0 where it is no longer there.
+    """Bytes of each file that was `opened`, largest first; 0 where it is no longer there.
 
-    A model's files are named from its directory on.
+    A model's files, the project's and Python's are named from their directories on.
     """
+    inside = {model.absolute(): "the model's ", Path.cwd(): "", Path(sys.base_prefix): "Python's "}
     sizes = {}
     for name in opened:
         path = Path(name)
-        inside = path.is_relative_to(model.absolute())
-        sizes[f"the model's {path.relative_to(model.absolute())}" if inside else name] = (
-            path.stat().st_size if path.is_file() else 0
-        )
+        within = next((folder for folder in inside if path.is_relative_to(folder)), None)
+        told = name if within is None else f"{inside[within]}{path.relative_to(within)}"
+        sizes[told] = path.stat().st_size if path.is_file() else 0
     return dict(sorted(sizes.items(), key=lambda item: -item[1]))
 
 
