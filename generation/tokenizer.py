@@ -99,9 +99,9 @@ def _open(directory: Path) -> "Codec":
         from generation.mapped_codec import MappedCodec
 
         return MappedCodec(directory)
-    from generation.library_codec import LibraryCodec
+    from generation.parsed_codec import ParsedCodec
 
-    return LibraryCodec(directory / "tokenizer.json")
+    return ParsedCodec(directory / "tokenizer.json")
 
 
 class Detokenizer:

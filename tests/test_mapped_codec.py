@@ -17,8 +17,8 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from compiler import character_classes
 from engines.errors import LoadError
-from generation.library_codec import LibraryCodec
 from generation.mapped_codec import LIBRARY, MappedCodec
+from generation.parsed_codec import ParsedCodec
 from generation.tokenizer import Detokenizer, Tokenizer
 from generation.tokenizer_file import CODE_POINTS, FILE, HEADER_BYTES
 from settings import ROOT
@@ -37,12 +37,12 @@ class Made:
     """A tokenizer of a family: the library's own, its tables, and both as the rest of the project uses them."""
 
     def __init__(self, family: str, directory: Path) -> None:
-        self.library = FAMILIES[family]()
+        self.reference = FAMILIES[family]()
         (directory / "library").mkdir()
         (directory / "tables").mkdir()
-        self.library.save(str(directory / "library" / "tokenizer.json"))
-        self.mapped = write_tables(self.library, directory / "tables")
-        self.codec = LibraryCodec(directory / "library" / "tokenizer.json")
+        self.reference.save(str(directory / "library" / "tokenizer.json"))
+        self.mapped = write_tables(self.reference, directory / "tables")
+        self.codec = ParsedCodec(directory / "library" / "tokenizer.json")
         self.both = [Tokenizer(directory / "library"), Tokenizer(directory / "tables")]
         self.directory = directory / "tables"
 
@@ -60,7 +60,7 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> Made:
 @given(text=TEXTS, special=st.booleans())
 @settings(max_examples=400, deadline=None)
 def test_a_text_has_the_library_s_ids(made: Made, text: str, special: bool) -> None:
-    expected = made.library.encode(text, add_special_tokens=special).ids
+    expected = made.reference.encode(text, add_special_tokens=special).ids
     assert made.mapped.encode(text, add_special_tokens=special).tolist() == expected
 
 
@@ -97,14 +97,14 @@ def test_a_text_where_expressions_differ_has_the_library_s_ids(made: Made, text:
     for beside in (text, f"x{text}x", f"{text}{text}"):
         assert (
             made.mapped.encode(beside, add_special_tokens=False).tolist()
-            == made.library.encode(beside, add_special_tokens=False).ids
+            == made.reference.encode(beside, add_special_tokens=False).ids
         )
 
 
 @given(ids=st.lists(st.one_of(st.integers(0, 720), st.just(2**32 - 1)), max_size=20), skip=st.booleans())
 @settings(max_examples=400, deadline=None)
 def test_ids_have_the_library_s_text(made: Made, ids: list[int], skip: bool) -> None:
-    assert made.mapped.decode(ids, skip_special_tokens=skip) == made.library.decode(ids, skip_special_tokens=skip)
+    assert made.mapped.decode(ids, skip_special_tokens=skip) == made.reference.decode(ids, skip_special_tokens=skip)
 
 
 @given(ids=st.lists(st.integers(0, 710), max_size=30), prompt=st.lists(st.integers(0, 710), max_size=9))
@@ -115,7 +115,7 @@ def test_a_text_arrives_in_the_same_pieces(made: Made, ids: list[int], prompt: l
 
 
 def test_tokens_have_the_same_names_and_bytes(made: Made) -> None:
-    names = made.library.get_vocab(with_added_tokens=True)
+    names = made.reference.get_vocab(with_added_tokens=True)
     for name, token in names.items():
         assert made.mapped.token_id(name) == token
         assert made.mapped.token_id(name + "?") == made.codec.token_id(name + "?")
@@ -130,7 +130,7 @@ def test_tokens_have_the_same_names_and_bytes(made: Made) -> None:
 @pytest.mark.parametrize("ids", [[-1], [2**32], [1.5]])
 def test_numbers_that_are_no_ids_raise_what_they_raise_in_the_library(made: Made, ids: list[int]) -> None:
     with pytest.raises((OverflowError, TypeError)) as library:
-        made.library.decode(ids)
+        made.reference.decode(ids)
     with pytest.raises(library.type):
         made.mapped.decode(ids, skip_special_tokens=True)
 
@@ -140,7 +140,7 @@ def test_a_long_text_has_the_library_s_ids(made: Made, text: str) -> None:
     long = text * (60_000 // len(text))
     assert (
         made.mapped.encode(long, add_special_tokens=False).tolist()
-        == made.library.encode(long, add_special_tokens=False).ids
+        == made.reference.encode(long, add_special_tokens=False).ids
     )
 
 
@@ -170,7 +170,7 @@ def test_a_word_of_any_length_is_encoded(made: Made) -> None:
 )
 def test_a_text_is_composed_between_added_tokens(qwen: Made, text: str) -> None:
     assert unicodedata.normalize("NFC", text) != text or text == "\u0301"
-    assert qwen.mapped.encode(text, add_special_tokens=False).tolist() == qwen.library.encode(text).ids
+    assert qwen.mapped.encode(text, add_special_tokens=False).tolist() == qwen.reference.encode(text).ids
 
 
 def test_only_characters_that_python_may_compose_otherwise_import_the_library(qwen: Made) -> None:

@@ -1,4 +1,4 @@
-"""A tokenizer in the tokenizers library, from a checkpoint's `tokenizer.json`."""
+"""A tokenizer that the tokenizers library parses from a checkpoint's `tokenizer.json`."""
 
 import os
 from functools import cached_property
@@ -14,7 +14,7 @@ from generation.vocabulary import FILE, Spelling, Vocabulary, read_vocabulary, s
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-class LibraryCodec:
+class ParsedCodec:
     """Implements `generation.codec.Codec`."""
 
     def __init__(self, path: Path) -> None:
