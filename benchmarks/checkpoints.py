@@ -7,6 +7,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def checkpoint(name: str) -> Path:
         return Path(name)
     directory = MADE / name
     if not (directory / "tokenizer_config.json").is_file():
-        _make(SHAPES[name], directory)
+        make(SHAPES[name], directory)
     return directory
 
 
@@ -118,7 +119,8 @@ def compiler_digest() -> str:
     return digest.hexdigest()[:12]
 
 
-def _make(shape: dict[str, Any], directory: Path) -> None:
+def make(shape: dict[str, Any], directory: Path, change: Callable[[Any], None] | None = None) -> None:
+    """Write a checkpoint with random weights; `change` is given the model before it is saved."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
@@ -131,8 +133,10 @@ def _make(shape: dict[str, Any], directory: Path) -> None:
         shape["model_type"], **arguments, rope_parameters=rope, eos_token_id=0, bos_token_id=0, pad_token_id=0
     )
     config.initializer_range = 0.1  # large enough that greedy text varies instead of repeating one token
-    model = AutoModelForCausalLM.from_config(config).to(torch.bfloat16)  # type: ignore[no-untyped-call]
-    model.save_pretrained(directory)
+    model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    if change is not None:
+        change(model)
+    model.to(torch.bfloat16).save_pretrained(directory)
     _write_tokenizer(directory, shape["tokens"])
 
 

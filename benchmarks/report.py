@@ -52,6 +52,8 @@ DOCUMENTS = (
     Path("docs/performance.md"),
     Path("docs/cold-start.md"),
     Path("docs/compiled-engine.md"),
+    Path("docs/prefix-reuse.md"),
+    Path("docs/baked-prompts.md"),
     Path("docs/batches.md"),
     Path("docs/operations.md"),
     Path("models/demo/README.md"),

@@ -32,7 +32,7 @@ bench: $(VENV)/bench-ready  ## every measurement that runs here; an hour on a qu
 	$(BENCH) memory $(BENCH_MODELS)
 	$(BENCH) fidelity
 	$(BENCH) streaming $(BENCH_TWO)
-	$(BENCH) drafts
+	$(BENCH) drafts --peers-of SmolLM2-135M
 	$(BENCH) prefix
 	$(BENCH) cold-start --model short=SmolLM2-135M:int8 --model baked=SmolLM2-135M:int8+1000 --model read=SmolLM2-135M:int8 \
 	    --prompt short=20 --prompt baked=1020 --prompt read=1020 --cache both --runs 7 --name cold-start-baked

@@ -9,7 +9,9 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
+from benchmarks import checkpoints
 from benchmarks.__main__ import main
+from benchmarks.drafts import copying
 from benchmarks.drafts.report import sections
 from benchmarks.drafts.texts import CHANGES, CODE, FREE, TASKS, cut
 
@@ -47,8 +49,57 @@ def test_the_table_sets_answers_with_drafts_beside_those_without() -> None:
     samples = [
         sample(i, drafts, 1.0 if drafts else 2.0 + i / 10, 60 * drafts) for i in range(3) for drafts in (False, True)
     ]
-    made = sections({"samples": samples, "settings": {"models": {"a": {}}, "answers": ["edit"]}})["times"]
+    content = {"samples": samples, "skipped": [], "settings": {"models": {"a": {}}, "answers": ["edit"]}}
+    made = sections(content)["times"]
     assert "| a | edit | 1 | 100 | 48 | 100 | **2.10** (2.00 to 2.20) | 60 % | 60 / 6 |" in made
+
+
+TINY: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "vocab_size": 12_288,
+    "tokens": 12_288,
+    "max_position_embeddings": 1024,
+    "rope_theta": 10_000.0,
+}
+
+
+def test_the_copying_checkpoint_gives_the_answers_of_the_tasks_by_transformers_own_generate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    monkeypatch.setattr(copying, "MADE", tmp_path)
+    monkeypatch.setitem(checkpoints.SHAPES, "tiny", TINY)
+    texts = copying.written(TASKS)
+    model: Any = AutoModelForCausalLM.from_pretrained(copying.copying_checkpoint("tiny", texts), dtype=torch.float32)
+    for name, (prompt, answer) in texts.items():
+        said = model.generate(torch.tensor([prompt]), max_new_tokens=len(answer), do_sample=False)
+        assert said[0, len(prompt) :].tolist() == answer, name
+
+
+def test_a_prompt_has_the_ids_of_what_its_answer_copies() -> None:
+    for name, (prompt, answer) in copying.written(TASKS).items():
+        assert len(set(answer)) == len(answer)
+        share = len(set(prompt) & set(answer)) / len(answer)
+        assert share > 0.25 if TASKS[name].copies else share < 0.1, name
+
+
+def test_peers_stand_beside_each_other_and_a_wrong_answer_is_noted() -> None:
+    def sample(engine: str, drafts: bool, seconds: float, right: bool = True) -> dict[str, Any]:
+        common = {"task": "edit", "round": 0, "call": 0, "tokens": 100}
+        return {**common, "engine": engine, "drafts": drafts, "decode_s": seconds, "right": right}
+
+    peers = [sample("a", True, 0.5), sample("a", False, 2.0), sample("b", True, 4.0), sample("b", False, 2.0, False)]
+    content = {"samples": [], "peers": peers, "skipped": ["c: gone"], "settings": {"models": {}, "answers": ["edit"]}}
+    made = sections(content)
+    assert "| edit | 200 (**4.00**) | 25 (**0.50**) |" in made["peers"]
+    assert made["notes"] == "- Not measured: c: gone.\n- b gave another answer to: edit.\n"
 
 
 @pytest.mark.parametrize("option", ["--rounds", "--calls", "--beside", "--free"])

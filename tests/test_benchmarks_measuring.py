@@ -318,6 +318,22 @@ def test_memory_sizes_beyond_the_machine_are_named() -> None:
     )
 
 
+def test_cold_starts_stand_by_their_prompts_where_one_was_baked() -> None:
+    content: dict[str, Any] = {
+        "machine": {"cpus": 2, "load_average_at_start": 0.0}, "failed": {}, "files_opened": {},
+        "settings": {"models": {"short": {"engine": "compiled"}, "baked": {"engine": "compiled"}}},
+        "samples": [
+            {**COLD, "variant": name, "cache": cache, "round": 0, "to_first_answer_s": took,
+             "prompt_tokens": tokens, "cached_tokens": baked}
+            for name, tokens, baked, took in (("short", 20, 0, 0.1), ("baked", 1_020, 992, 0.2))
+            for cache in ("cold", "warm")
+        ],
+    }  # fmt: skip
+    assert "| baked | 1,020 | 992 | 200 ms | 200 ms |" in cold_start_sections(content)["prompts"]
+    content["samples"] = [sample | {"cached_tokens": 0} for sample in content["samples"]]
+    assert "prompts" not in cold_start_sections(content)
+
+
 def test_images_are_compared_with_the_first_of_their_own_tag() -> None:
     models = {
         name: {"engine": "container", "model": f"{name}:{tag}"} for name, tag in (("a", "x"), ("b", "y"), ("c", "y"))

@@ -124,15 +124,23 @@ def _ratios(content: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _prompts(content: dict[str, Any]) -> list[str]:
-    """How long the prompts of the requests were, where they were not all the same, and what of them was read before."""
-    first = {kind[0]: samples[0] for kind, samples in _kinds(content).items()}
-    found = {name: (sample.get("prompt_tokens"), sample.get("cached_tokens")) for name, sample in first.items()}
-    if len(set(found.values())) < 2:
-        return []
-    return [
-        f"- {name}: a prompt of {tokens:,} tokens, {read:,} of them baked." for name, (tokens, read) in found.items()
+def _prompts(content: dict[str, Any]) -> str:
+    """Cold starts by the request's prompt, where some of one was baked; else empty."""
+    kinds = _kinds(content)
+    first = {kind[0]: samples[0] for kind, samples in kinds.items()}
+    lengths = {name: (sample.get("prompt_tokens"), sample.get("cached_tokens")) for name, sample in first.items()}
+    if not any(baked for _, baked in lengths.values()):
+        return ""
+    starts: dict[str, dict[str, float]] = {name: {} for name in lengths}
+    for (name, _, cache), samples in kinds.items():
+        starts[name][cache] = summarise([sample["to_first_answer_s"] for sample in samples]).median
+    caches = {"warm": "cold start, warm page cache", "cold": "cold start, empty page cache"}
+    measured = [cache for cache in caches if cache in starts[next(iter(starts))]]
+    rows = [
+        [name, f"{tokens:,}", f"{baked:,}", *(seconds(starts[name][cache]) for cache in measured)]
+        for name, (tokens, baked) in lengths.items()
     ]
+    return table(["", "tokens of the prompt", "of them baked", *(caches[cache] for cache in measured)], rows)
 
 
 def _beyond(content: dict[str, Any]) -> list[str]:
@@ -153,11 +161,13 @@ def sections(content: dict[str, Any]) -> dict[str, str]:
     }
     left = [f"- Failed: {name}: {error}" for name, error in content["failed"].items()]
     left += [f"- Skipped: {reason}." for reason in content.get("skipped", [])]
-    notes = [*_ratios(content), *_prompts(content), *_beyond(content), *left]
+    notes = [*_ratios(content), *_beyond(content), *left]
+    prompts = _prompts(content)
     return {
         "times": f"{_times(content)}\n{noise_note(spreads, content['machine'])}",
         "costs": _costs(content),
         "notes": "\n".join(notes) + "\n" if notes else "",
+        **({"prompts": prompts} if prompts else {}),
         **({"images": _images(content)} if content.get("image_bytes") else {}),
         **({"remains": remains(content)} if content.get("remains") else {}),
     }

@@ -39,9 +39,35 @@ def _times(content: dict[str, Any]) -> str:
     return table([*head, "of the text drafted", "drafted: came / did not"], rows)
 
 
+def _peers(content: dict[str, Any]) -> str:
+    """Tokens a second of one answer with drafts, and how many times that is of the same without."""
+    samples = content.get("peers", [])
+    engines = list(dict.fromkeys(sample["engine"] for sample in samples))
+    rows = []
+    for task in dict.fromkeys(sample["task"] for sample in samples):
+        row = [task]
+        for engine in engines:
+            found: dict[bool, list[float]] = {True: [], False: []}
+            for sample in sorted(samples, key=lambda sample: (sample["round"], sample["call"])):
+                if (sample["engine"], sample["task"]) == (engine, task):
+                    found[sample["drafts"]].append(sample["tokens"] / sample["decode_s"])
+            row.append(f"{median(found[True]):,.0f} (**{median(found[True]) / median(found[False]):.2f}**)")
+        rows.append(row)
+    return table(["tokens/s with drafts (times without)", *engines], rows) if rows else ""
+
+
+def _notes(content: dict[str, Any]) -> str:
+    wrong = dict.fromkeys(
+        f"- {sample['engine']} gave another answer to: {sample['task']}."
+        for sample in content.get("peers", [])
+        if not sample["right"]
+    )
+    return "".join(f"{line}\n" for line in [*(f"- Not measured: {each}." for each in content["skipped"]), *wrong])
+
+
 def sections(content: dict[str, Any]) -> dict[str, str]:
     """Named pieces of Markdown."""
-    return {"times": _times(content)}
+    return {"times": _times(content), "peers": _peers(content), "notes": _notes(content)}
 
 
 FIGURES: dict[str, Callable[[dict[str, Any]], Figure]] = {}

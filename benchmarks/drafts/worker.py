@@ -16,8 +16,9 @@ import numpy as np
 from msgspec.structs import replace
 
 from api.preparation import PreparedRequest
-from api.schema import CompletionRequest, validate
+from api.schema import CompletionRequest
 from api.service import Service
+from api.validation import validate
 from benchmarks.drafts.texts import FREE, TASKS, Task, cut
 from benchmarks.warm.command import PLAIN_IDS
 from engines.base import Step, TokenIds

@@ -12,8 +12,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from api.chat import ChatTemplate
-from api.schema import ChatRequest, CompletionRequest, validate
+from api.schema import ChatRequest, CompletionRequest
 from api.service import Service
+from api.validation import validate
 from benchmarks.shapes.texts import SCHEMA, TEMPLATE, TOOL
 from benchmarks.warm.command import PLAIN_IDS
 from model_loader import load_model

@@ -1,4 +1,4 @@
-"""This project's own engines, through its loader. Arguments: DIRECTORY DTYPE THREADS [together]."""
+"""This project's own engines, through its loader. Arguments: DIRECTORY DTYPE THREADS [together | drafts | plain]."""
 # mypy: ignore-errors
 # Its imports are of another environment, which the type checker does not see.
 
@@ -44,6 +44,29 @@ def load() -> Callable[[list[int], int], Iterator[int]]:
     return generate
 
 
+def load_drafting(most: int) -> Callable[[list[int], int], Iterator[int]]:
+    """Return a greedy token generator as the handler's: the scheduler's loop, with drafts of up to `most` tokens."""
+    import numpy as np
+
+    from generation.pace import Pace
+    from generation.params import GenerationParams, SamplingParams
+    from generation.scheduler import Scheduler
+    from generation.sequence import Sequence
+
+    model = load_model()
+
+    def generate(ids: list[int], tokens: int) -> Iterator[int]:
+        scheduler = Scheduler(model.engine, Pace(), 1)
+        params = GenerationParams(tokens, sampling=SamplingParams(temperature=0.0), most_drafted=most)
+        scheduler.add(Sequence(model.tokenizer, np.array(ids, np.int64), params))
+        for outcome in scheduler.drive():
+            if isinstance(outcome.result, Exception):
+                raise outcome.result
+            yield from (token.id for token in outcome.result.tokens)
+
+    return generate
+
+
 def load_together() -> Callable[[list[list[int]], int, Callable[[int], None]], None]:
     """Return a function that has the scheduler continue many prompts, text and all, as the server does."""
     import numpy as np
@@ -73,5 +96,9 @@ def load_together() -> Callable[[list[list[int]], int, Callable[[int], None]], N
 
 if "together" in sys.argv:
     serve_together(load_together)
+elif "drafts" in sys.argv:
+    serve(lambda: load_drafting(31))
+elif "plain" in sys.argv:
+    serve(lambda: load_drafting(0))
 else:
     serve(load)

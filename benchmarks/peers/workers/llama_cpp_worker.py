@@ -1,6 +1,7 @@
 """llama.cpp through llama-cpp-python.
 
-Arguments: GGUF_FILE PRECISION THREADS [together | shaped] [no_extra_buffers] [flash_attention] [keep_prompt].
+Arguments: GGUF_FILE PRECISION THREADS [together | shaped | drafts | plain] [no_extra_buffers] [flash_attention]
+[keep_prompt].
 """
 # mypy: ignore-errors
 # Its imports are of another environment, which the type checker does not see.
@@ -19,6 +20,10 @@ def load() -> Callable[[list[int], int], Iterator[int]]:
     extra = {"use_extra_bufts": False} if "no_extra_buffers" in sys.argv else {}
     if "flash_attention" in sys.argv:
         extra["flash_attn"] = True
+    if "drafts" in sys.argv:
+        from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
+
+        extra["draft_model"] = LlamaPromptLookupDecoding()
     # n_batch covers the longest prompt, so that prefill is one call as in the other engines.
     llm = llama_cpp.Llama(
         path, n_ctx=2048, n_batch=2048, n_ubatch=512, n_threads=int(threads), n_threads_batch=int(threads),

@@ -1,6 +1,6 @@
-"""OpenVINO, and with `together`, `shaped` or `keep_prompt` its GenAI package's continuous batching.
+"""OpenVINO, and with a word of the first four or `keep_prompt` its GenAI package's continuous batching.
 
-Arguments: DIRECTORY PRECISION THREADS [together | shaped] [f32] [keep_prompt].
+Arguments: DIRECTORY PRECISION THREADS [together | shaped | drafts | plain] [f32] [keep_prompt].
 """
 # mypy: ignore-errors
 # Its imports are of another environment, which the type checker does not see.
@@ -44,8 +44,13 @@ def load() -> Callable[[list[int], int], Iterator[int]]:
     return generate
 
 
-def batching(*, keep_prompts: bool) -> Callable[[list[list[int]], int], Iterator[tuple[int, int]]]:
-    """Import, load, and return a function that continues many prompts: the place of each one and its next token."""
+def batching(
+    *, keep_prompts: bool = False, drafts: bool = False
+) -> Callable[[list[list[int]], int], Iterator[tuple[int, int]]]:
+    """Import, load, and return a function that continues many prompts: the place of each one and its next token.
+
+    With `drafts` it looks up drafts in the prompt, of the lengths in OpenVINO's own example.
+    """
     import numpy as np
     import openvino
     import openvino_genai as genai
@@ -55,10 +60,13 @@ def batching(*, keep_prompts: bool) -> Callable[[list[list[int]], int], Iterator
     settings.max_num_seqs = 16
     settings.max_num_batched_tokens = 2048
     settings.enable_prefix_caching = keep_prompts
-    pipeline = genai.ContinuousBatchingPipeline(sys.argv[1], settings, "CPU", properties())
+    lookup = {"prompt_lookup": True} if drafts else {}
+    pipeline = genai.ContinuousBatchingPipeline(sys.argv[1], settings, "CPU", {**properties(), **lookup})
 
     def generate(prompts: list[list[int]], tokens: int, schema: str | None = None) -> Iterator[tuple[int, int]]:
         wanted = genai.GenerationConfig(max_new_tokens=tokens, do_sample=False, ignore_eos=schema is None)
+        if drafts:
+            wanted.num_assistant_tokens, wanted.max_ngram_size = 5, 3
         if schema is not None:
             wanted.structured_output_config = genai.StructuredOutputConfig(json_schema=schema)
         handles = [
@@ -77,7 +85,7 @@ def batching(*, keep_prompts: bool) -> Callable[[list[list[int]], int], Iterator
 
 def load_together() -> Callable[[list[list[int]], int, Callable[[int], None]], None]:
     """What `serve_together` takes, with nothing kept from one request to the next."""
-    generate = batching(keep_prompts=False)
+    generate = batching()
 
     def report(prompts: list[list[int]], tokens: int, made: Callable[[int], None]) -> None:
         for i, _ in generate(prompts, tokens):
@@ -86,15 +94,15 @@ def load_together() -> Callable[[list[list[int]], int, Callable[[int], None]], N
     return report
 
 
-def load_keeping() -> Callable[[list[int], int], Iterator[int]]:
-    """What `serve` takes, with prefix caching."""
-    generate = batching(keep_prompts=True)
+def load_one(**how: bool) -> Callable[[list[int], int], Iterator[int]]:
+    """What `serve` takes; `how` is given to `batching`."""
+    generate = batching(**how)
     return lambda ids, tokens: (token for _, token in generate([ids], tokens))
 
 
 def load_shaped() -> Callable[[list[int], int, str | None], Iterator[int]]:
     """What `serve` takes where requests have schemas."""
-    generate = batching(keep_prompts=False)
+    generate = batching()
     return lambda ids, tokens, schema: (token for _, token in generate([ids], tokens, schema))
 
 
@@ -102,7 +110,7 @@ if "together" in sys.argv:
     serve_together(load_together)
 elif "shaped" in sys.argv:
     serve(load_shaped)
-elif "keep_prompt" in sys.argv:
-    serve(load_keeping)
+elif {"keep_prompt", "drafts", "plain"} & set(sys.argv):
+    serve(lambda: load_one(keep_prompts="keep_prompt" in sys.argv, drafts="drafts" in sys.argv))
 else:
     serve(load)
