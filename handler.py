@@ -37,8 +37,9 @@ from api.routes import (
     event_stream,
     handle_streaming,
 )
-from api.schema import ChatRequest, CompletionRequest, validate
+from api.schema import ChatRequest, CompletionRequest
 from api.service import Service
+from api.validation import validate
 from aws import snapstart
 from aws.events import (
     BatchEvent,

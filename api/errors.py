@@ -43,6 +43,12 @@ class InvalidRequestError(ApiError):
     type = "invalid_request_error"
 
 
+def must_be(wanted: str, path: str, shown: str = "") -> InvalidRequestError:
+    """The error of a field at `path` that is not `wanted`; `shown` is what to say of the value that was sent."""
+    fault = f"'{path}' must be {wanted}"
+    return InvalidRequestError(f"{fault}{shown}.", param=path, unquoted=f"{fault}.")
+
+
 class AuthenticationError(ApiError):
     """No key, or a key that is not valid."""
 

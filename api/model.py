@@ -9,7 +9,8 @@ from msgspec import Struct
 
 from api.chat import ChatTemplate
 from api.errors import InvalidRequestError
-from api.schema import CompletionRequest, validate
+from api.schema import CompletionRequest
+from api.validation import validate
 from engines.base import Engine
 from engines.errors import LoadError
 from generation.constraint import Grammars

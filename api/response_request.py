@@ -10,8 +10,9 @@ from msgspec import Meta
 from api.errors import InvalidRequestError
 from api.model import Model
 from api.preparation import PreparedRequest
-from api.schema import MAX_TOOLS, ChatRequest, StreamOptions, Strict, validate
+from api.schema import MAX_TOOLS, ChatRequest, StreamOptions, Strict
 from api.translated import TranslatedRequest
+from api.validation import validate
 
 if TYPE_CHECKING:
     from api.response_answer import StreamedResponse, WholeResponse

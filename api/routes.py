@@ -23,8 +23,9 @@ from api.model import Model
 from api.preparation import PreparedRequest, check_model
 from api.response_types import Health, ModelList, ModelObject, Readiness
 from api.responses import server_timing
-from api.schema import ChatRequest, CompletionRequest, parse_json, validate
+from api.schema import ChatRequest, CompletionRequest
 from api.service import Service
+from api.validation import parse_json, validate
 from generation.deadline import Deadline
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from api.errors import InvalidRequestError
 from api.model import Model
 from api.preparation import check_model
 from api.response_types import Detokenized, RenderedPrompt, Tokenized
-from api.schema import ChatRequest, Strict, validate
+from api.schema import ChatRequest, Strict
+from api.validation import validate
 
 
 class TokenizeRequest(Strict, frozen=True):

@@ -19,7 +19,8 @@ from msgspec import structs
 from api.asked import chat_text
 from api.chat import ChatTemplate, load_chat_template
 from api.errors import InvalidRequestError
-from api.schema import ChatRequest, CompletionRequest, validate
+from api.schema import ChatRequest, CompletionRequest
+from api.validation import validate
 from compiler.errors import CompileError
 from engines.base import PAGE_TOKENS, TokenIds, token_ids
 from generation.tokenizer import Tokenizer

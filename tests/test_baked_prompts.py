@@ -15,8 +15,9 @@ import pytest
 
 from api.answers import Answer
 from api.routes import readiness
-from api.schema import ChatRequest, CompletionRequest, validate
+from api.schema import ChatRequest, CompletionRequest
 from api.service import Service
+from api.validation import validate
 from engines import artifact, compiled_engine
 from engines.base import PAGE_TOKENS, KVCache, Logits, Step, TokenIds
 from engines.compiled_engine import CompiledEngine

@@ -15,8 +15,9 @@ from openai.types.responses import Response
 
 from api.batch_lines import result_line
 from api.model import Model
-from api.schema import CompletionRequest, validate
+from api.schema import CompletionRequest
 from api.service import Service
+from api.validation import validate
 from settings import ROOT
 from tests.checkpoints import write_tokenizer
 from tests.deterministic_engine import DeterministicEngine, deterministic_model, read_tokenizer

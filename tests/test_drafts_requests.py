@@ -14,8 +14,9 @@ from api.answers import Answer
 from api.chat import ChatTemplate
 from api.errors import InvalidRequestError
 from api.model import Model
-from api.schema import ChatRequest, CompletionRequest, validate
+from api.schema import ChatRequest, CompletionRequest
 from api.service import Service
+from api.validation import validate
 from generation.drafting import MOST_DRAFTED
 from model_loader import load_model
 from server.serving import Serving

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from api.answers import Answer
 from api.model import Model
-from api.schema import ChatRequest, CompletionRequest, validate
+from api.schema import ChatRequest, CompletionRequest
 from api.service import Service
+from api.validation import validate
 from tests.deterministic_engine import DeterministicEngine, deterministic_model, read_tokenizer
 from tests.running_server import PATIENCE
 

@@ -14,8 +14,9 @@ from api.chat import ChatTemplate
 from api.keys import ApiKeys
 from api.model import Model
 from api.routes import HttpRequest, handle
-from api.schema import ChatRequest, CompletionRequest, validate
+from api.schema import ChatRequest, CompletionRequest
 from api.service import Service
+from api.validation import validate
 from engines.base import PAGE_TOKENS, Step
 from engines.compiled_engine import CompiledEngine
 from generation.deadline import Deadline

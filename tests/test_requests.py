@@ -11,8 +11,9 @@ from api.chat import ChatTemplate
 from api.errors import ApiError, InvalidRequestError, NotFoundError, ServiceUnavailableError
 from api.model import Model
 from api.routes import HttpRequest, handle
-from api.schema import ChatRequest, CompletionRequest, parse_json, validate
+from api.schema import ChatRequest, CompletionRequest
 from api.service import Service
+from api.validation import parse_json, validate
 from generation.deadline import Deadline
 from tests.checkpoints import CONTEXT
 

@@ -11,7 +11,8 @@ import jsonschema_rs
 import pytest
 
 from api.errors import InvalidRequestError
-from api.schema import SHOWN_INPUT, ChatRequest, CompletionRequest, NamedFunction, validate
+from api.schema import ChatRequest, CompletionRequest, NamedFunction
+from api.validation import SHOWN_INPUT, validate
 from app import create_app
 
 SHAPE = "a string, a list of strings, a list of token ids or a list of lists of token ids"

@@ -9,8 +9,9 @@ from api.answers import Answer
 from api.chat import ChatTemplate
 from api.errors import InvalidRequestError
 from api.model import Model
-from api.schema import ChatRequest, CompletionRequest, validate
+from api.schema import ChatRequest, CompletionRequest
 from api.service import Service
+from api.validation import validate
 from tests.deterministic_engine import CHAT_TEMPLATE
 
 ENDS: dict[str, Any] = {"logit_bias": {"0": 100}}

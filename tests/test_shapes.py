@@ -10,8 +10,9 @@ import pytest
 from api.answers import Answer
 from api.errors import ApiError, InvalidRequestError
 from api.model import Model
-from api.schema import ChatRequest, CompletionRequest, validate
+from api.schema import ChatRequest, CompletionRequest
 from api.service import Service
+from api.validation import validate
 from generation.tokenizer import REPLACEMENT
 from tests.deterministic_engine import DeterministicEngine, deterministic_model
 from tests.schema_corpus import SCHEMAS, UNSUPPORTED

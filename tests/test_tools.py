@@ -11,8 +11,9 @@ from tokenizers import Tokenizer as RustTokenizer
 
 from api.answers import Answer
 from api.chat import ChatTemplate
-from api.schema import ChatRequest, validate
+from api.schema import ChatRequest
 from api.service import Service
+from api.validation import validate
 from generation.tokenizer import Tokenizer
 from tests.checkpoints import write_tokenizer
 from tests.deterministic_engine import DeterministicEngine, deterministic_model

@@ -25,8 +25,8 @@ from api.batch_lines import BatchLineError, check_line, custom_id_of, read_line,
 from api.errors import ApiError, InternalError, InvalidRequestError
 from api.preparation import PreparedRequest
 from api.routes import encode
-from api.schema import parse_json
 from api.service import Service
+from api.validation import parse_json
 from tools.batch_errors import BatchError
 from tools.batch_tally import Tally
 

@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from api.schema import CompletionRequest, validate
+from api.schema import CompletionRequest
 from api.service import Service
+from api.validation import validate
 from engines.errors import LoadError
 from model_loader import get_model, load_model
 from settings import ROOT, Settings
