@@ -26,6 +26,8 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
+from msgspec.structs import replace
+
 from api.errors import ApiError, InternalError, InvalidRequestError
 from api.preparation import PreparedRequest
 from api.routes import (
@@ -47,7 +49,6 @@ from aws.events import (
     HttpEvent,
     MapEvent,
     ScheduledEvent,
-    Source,
     parse_event,
     shape_response,
     shape_stream,
@@ -101,7 +102,7 @@ def lambda_handler(event: Any, context: Any) -> Mapping[str, Any] | list[dict[st
     except Exception as error:
         failure = _failure(error, context)
     if isinstance(request, HttpEvent):
-        return _shaped(error_response(failure), request.source)
+        return _shaped(error_response(failure), request)
     raise failure.with_traceback(None)
 
 
@@ -157,6 +158,24 @@ def _map(event: MapEvent, context: Any) -> list[dict[str, Any]]:
     return map_batch.results(event.items, outcomes, context.aws_request_id)
 
 
+def _touch() -> None:
+    """What first requests import and set up: a completion, a chat and a shape, answered by a service of their own, so
+    that nothing is counted or kept.
+    """
+    service = Service(MODEL)
+    shape = {"type": "json_schema", "json_schema": {"name": "touched", "schema": {"type": "object"}}}
+    bodies: tuple[dict[str, Any], ...] = (
+        {"prompt": "a"},
+        {"messages": [{"role": "user", "content": "a"}]},
+        {"prompt": "a", "response_format": shape},
+    )
+    for body in bodies:
+        try:
+            service.respond(service.prepare(_parse({**body, "max_tokens": 2})))
+        except ApiError as error:  # of a model without a chat template, say
+            logger.debug("not touched before the snapshot: %s", error.message)
+
+
 def _restored() -> None:
     """After SnapStart's restore this is a fresh environment: its next invocation is a cold one, its clients are new."""
     global _invoked
@@ -170,6 +189,11 @@ def _restored() -> None:
 def _http(event: HttpEvent, context: Any, first: bool) -> Mapping[str, Any] | StreamedAnswer:
     """The HTTP response in the shape its front door reads."""
     streams = event.source in SETTINGS.streaming_doors
+    for_others = _for_other_origins(event)
+    if for_others and event.request.method == "OPTIONS":
+        from aws.cross_origin import preflight
+
+        return _shaped(preflight(event.request), event)
     deadline = _deadline(context)
     if event.source in ("rest-api", "http-api") and not streams:
         # The gateway's clock also ran while this environment started for its request.
@@ -186,19 +210,29 @@ def _http(event: HttpEvent, context: Any, first: bool) -> Mapping[str, Any] | St
     )
     if isinstance(response, EventStream):
         if streams:
-            return shape_stream(200, STREAM_HEADERS, _guarded(response, asked, context))
+            return shape_stream(200, {**STREAM_HEADERS, **for_others}, _guarded(response, asked, context))
         response = response.whole()
     whole = shape_response(response, event.source)
     _check_size(whole, MAX_STREAM_BYTES if streams else MAX_RESPONSE_BYTES)
     _log_prompt(asked, whole)
-    return _shaped(response, event.source)
+    return _shaped(response, event)
 
 
-def _shaped(response: HttpResponse, source: Source) -> Mapping[str, Any] | StreamedAnswer:
+def _shaped(response: HttpResponse, event: HttpEvent) -> Mapping[str, Any] | StreamedAnswer:
     """A whole response as its front door reads it: one that is set up to stream expects a stream always."""
-    if source in SETTINGS.streaming_doors:
+    response = replace(response, headers={**response.headers, **_for_other_origins(event)})
+    if event.source in SETTINGS.streaming_doors:
         return shape_stream(response.status, response.headers, _one(response.body))
-    return shape_response(response, source)
+    return shape_response(response, event.source)
+
+
+def _for_other_origins(event: HttpEvent) -> Mapping[str, str]:
+    """Headers of an answer for pages of other origins; none where no origin is named or the front door adds its own."""
+    if not SETTINGS.cors_origins or event.source in ("http-api", "function-url"):
+        return {}
+    from aws import cross_origin  # not before it is needed: no other caller waits for it
+
+    return cross_origin.headers_for(event.request, SETTINGS.cors_origins)
 
 
 def _one(body: bytes) -> Generator[bytes]:
@@ -265,4 +299,4 @@ def _started_on_demand() -> bool:
     return os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand") == "on-demand"
 
 
-snapstart.register(_restored)
+snapstart.register(_touch, _restored)

@@ -61,7 +61,10 @@ class Settings(Struct, frozen=True):
     allowed_hosts: tuple[str, ...] = ()
     """ALLOWED_HOSTS: server only, without keys: names it may be called by beside localhost, separated by commas."""
     cors_origins: tuple[str, ...] = ()
-    """CORS_ORIGINS: server only: origins whose pages may call it, `https://app.example` or `*`, separated by commas."""
+    """CORS_ORIGINS: origins whose pages may call it, `https://app.example`, separated by commas; of a server also `*`.
+
+    Of a function's front doors it counts for REST APIs and load balancers: the others are set up for it themselves.
+    """
     port: int = 8000
     """PORT: server only, `python -m server`."""
     workers: int = 1

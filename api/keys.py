@@ -4,8 +4,6 @@ Where the keys come from is the caller's business: fixed ones, and a function th
 the background of a request, when what it gave has become old.
 """
 
-import hashlib
-import hmac
 import logging
 import threading
 import time
@@ -13,6 +11,7 @@ from collections.abc import Callable, Iterable
 
 from api.errors import AuthenticationError
 from engines.errors import LoadError
+from engines.sha256 import sha256
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +51,8 @@ class ApiKeys:
 
     def check(self, authorization: str | None) -> bytes:
         """The key's digest, which tells its holder from others. AuthenticationError unless it is `Bearer` and valid."""
+        import hmac  # which loads OpenSSL: a start without keys has no use for it
+
         self._refresh_when_old()
         scheme, _, key = (authorization or "").strip().partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
@@ -90,4 +91,4 @@ def _digests(keys: Iterable[str]) -> tuple[bytes, ...]:
 
 def _digest(key: str) -> bytes:
     """Of one length for all keys, so that comparing them tells nothing of theirs."""
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+    return sha256(key.encode("utf-8", "surrogatepass")).digest()

@@ -1,6 +1,5 @@
 """A loaded model: everything a request needs, immutable, shared by all threads."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from api.schema import CompletionRequest
 from api.validation import validate
 from engines.base import Engine
 from engines.errors import LoadError
+from engines.sha256 import sha256
 from generation.constraint import Grammars
 from generation.tokenizer import Tokenizer, read_json
 
@@ -43,7 +43,7 @@ class Model(Struct, frozen=True):
         """The same wherever the same checkpoint runs on the same engine: with one seed, the same text."""
         engine = self.engine
         what = (self.name, self.revision, engine.name, engine.dtype, engine.device)
-        return f"fp_{hashlib.sha256(repr(what).encode()).hexdigest()[:12]}"
+        return f"fp_{sha256(repr(what).encode()).hexdigest()[:12]}"
 
 
 def generation_defaults(

@@ -1,11 +1,11 @@
 """Tools, calls and results for chat templates that do not take them as they are."""
 
-import hashlib
 import json
 from typing import Any
 
 from api.call_styles import CallStyle, call_style, knows_tools
 from api.tools import Offer
+from engines.sha256 import sha256
 
 Messages = list[dict[str, Any]]
 
@@ -69,7 +69,7 @@ def with_short_ids(messages: Messages) -> Messages:
 
 
 def _short(call_id: str) -> str:
-    return hashlib.sha256(call_id.encode()).hexdigest()[:9]
+    return sha256(call_id.encode()).hexdigest()[:9]
 
 
 def _json(value: Any) -> str:

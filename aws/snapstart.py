@@ -12,16 +12,19 @@ import sys
 from collections.abc import Callable
 
 
-def register(after_restore: Callable[[], None]) -> None:
-    """Have `after_restore` called after each restore, once random state is fresh. Does nothing without SnapStart.
+def register(before_snapshot: Callable[[], None], after_restore: Callable[[], None]) -> None:
+    """Have `before_snapshot` called before the snapshot is taken, and `after_restore` after each restore from it, once
+    random state is fresh. Does nothing without SnapStart.
 
-    `after_restore` replaces what must not be as old as the snapshot: clients, clocks, the cold-start flag.
+    `before_snapshot` does once what each environment's first request would otherwise do; `after_restore` replaces what
+    must not be as old as the snapshot: clients, clocks, the cold-start flag.
     """
     if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") != "snap-start":
         return
     import snapshot_restore_py  # type: ignore[import-untyped]
 
-    snapshot_restore_py.register_before_snapshot(gc.collect)
+    snapshot_restore_py.register_before_snapshot(gc.collect)  # the last one registered is called first
+    snapshot_restore_py.register_before_snapshot(before_snapshot)
     snapshot_restore_py.register_after_restore(reseed)
     snapshot_restore_py.register_after_restore(after_restore)
 

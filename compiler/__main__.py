@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from compiler.errors import UNSUPPORTED, CompileError, UnsupportedModelError
-from engines import artifact
+from engines import artifact, cpu_levels
 from engines.errors import LoadError
 
 
@@ -24,7 +24,7 @@ def _arguments() -> argparse.Namespace:
         "--context-length", type=int, help="most tokens of prompt and completion (default: the model's)"
     )
     parser.add_argument(
-        "--isa", nargs="+", choices=artifact.levels_here(), help="default: all of this machine's architecture"
+        "--isa", nargs="+", choices=cpu_levels.levels_here(), help="default: all of this machine's architecture"
     )
     parser.add_argument(
         "--text", type=Path, help="held-out text to measure perplexity on (default: CHECKPOINT/heldout.txt)"

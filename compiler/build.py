@@ -16,7 +16,8 @@ from compiler.errors import CompileError, UnsupportedModelError, refusing
 from compiler.ops import Kind
 from compiler.pack import pack
 from compiler.rewrite import PackedWeights, rewrite
-from engines.artifact import FORMAT, WEIGHTS, levels_here, stamp
+from engines.artifact import FORMAT, WEIGHTS, stamp
+from engines.cpu_levels import levels_here
 
 QUANTIZATIONS = {
     # name: (linears, vocabulary-sized matrices, bytes per cache element). The embedding and the head get six bits in

@@ -21,8 +21,8 @@ import torch
 from compiler import ops
 from compiler.errors import CompileError, UnsupportedModelError
 from compiler.pack import BLOCK
-from engines.artifact import levels_here, machine_of
 from engines.base import PAGE_TOKENS
+from engines.cpu_levels import levels_here, machine_of
 from engines.native_library import ABI
 from generation import tokenizer_file
 

@@ -16,7 +16,7 @@ from api.baked import baked_prompt
 from compiler import package, prompt_files
 from compiler.errors import CompileError
 from compiler.prompt_files import Prompt
-from engines import artifact, compiled_engine
+from engines import artifact, compiled_engine, cpu_levels
 from engines.base import PAGE_TOKENS, KVCache, Logits, Step, TokenIds
 from engines.compiled_engine import CompiledEngine
 from engines.machine import usable_vcpus
@@ -31,7 +31,7 @@ def store(directory: Path, prompts: Sequence[Prompt]) -> None:
     """Read `prompts` with the artifact in `directory`, which has none, and write their pages into it."""
     manifest = json.loads((directory / artifact.MANIFEST).read_bytes())
     del manifest["sha256"]
-    levels = [level for level in manifest["levels"] if artifact.LEVEL_FLAGS[level] <= artifact.cpu_flags()]
+    levels = [level for level in manifest["levels"] if cpu_levels.LEVEL_FLAGS[level] <= cpu_levels.cpu_flags()]
     if not levels:
         raise CompileError(f"Prompts are read by the compiled model, and this CPU runs none of {manifest['levels']}.")
     tokens = list(dict.fromkeys(tuple(prompt.ids.tolist()) for prompt in prompts))

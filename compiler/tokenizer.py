@@ -17,7 +17,7 @@ from compiler import codegen
 from compiler.tokenizer_proof import difference
 from compiler.tokenizer_shape import NotMappedError, shape_of
 from compiler.tokenizer_tables import tables
-from engines.artifact import levels_here
+from engines.cpu_levels import levels_here
 from generation import tokenizer_file
 from generation import vocabulary as vocabulary_of
 from generation.mapped_codec import LIBRARY, MappedCodec, open_library

@@ -1,4 +1,4 @@
-"""What a compiled artifact's manifest says, and the checks that say whether this machine can run it.
+"""What a compiled artifact's manifest says, and the checks that say whether it is whole.
 
 Nothing here opens a library or maps weights. The compiler writes what is read here. Every start checks the manifest
 against its own checksum, all files' sizes, the checksums of the code that will run, and that this code was compiled for
@@ -6,11 +6,9 @@ the manifest's numbers: after that native code can trust them. Weights, and page
 time, are compared with their checksums on request.
 """
 
-import hashlib
 import json
-import platform
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from msgspec import Struct
 from engines.base import PAGE_TOKENS
 from engines.errors import LoadError
 from engines.prompts import HEADER_BYTES, file_name, page_numbers
+from engines.sha256 import sha256
 
 FORMAT = 5
 """Version of the manifest and of everything it describes. A reader accepts exactly its own."""
@@ -28,26 +27,6 @@ WEIGHTS = "weights.bin"
 NUMBERS = ("vocab_size", "context_length", "max_rows", "cache", "constants")
 """The manifest's entries that native code relies on. Libraries repeat their `stamp`."""
 RECOMPILE = "compile the checkpoint again with `python -m compiler`"
-
-# What each level's code may use, best level first. x86-64-v4 here also asks for VNNI, which makes it worth having.
-_V3 = frozenset(["avx2", "fma", "f16c", "bmi2"])
-LEVEL_FLAGS: dict[str, frozenset[str]] = {
-    "x86-64-v4": _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni"},
-    "x86-64-v3": _V3,
-    # -march=armv8.2-a+fp16+dotprod: dot products, half precision (scalar and vector), atomics in one instruction.
-    "aarch64": frozenset({"asimddp", "fphp", "asimdhp", "atomics"}),
-}
-_MACHINE_LEVELS = {"x86_64": ("x86-64-v4", "x86-64-v3"), "aarch64": ("aarch64",)}
-
-
-def levels_here() -> tuple[str, ...]:
-    """The levels of this machine's architecture, best first, whether or not its CPU reaches them."""
-    return _MACHINE_LEVELS.get(platform.machine(), ())
-
-
-def machine_of(level: str) -> str:
-    """The architecture that has `level`, as `platform.machine` names it."""
-    return next(machine for machine, levels in _MACHINE_LEVELS.items() if level in levels)
 
 
 class Constant(Struct, frozen=True):
@@ -99,6 +78,8 @@ class Artifact(Struct, frozen=True):
 
     def verify(self) -> None:
         """Compare every file with its sha256. Reads the whole artifact: seconds per gigabyte."""
+        import hashlib  # OpenSSL, whose code is the fastest, and for this alone: a start has no use for it
+
         for name, expected in self.files.items():
             with (self.directory / name).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != expected.sha256:
@@ -131,7 +112,7 @@ def prompt_stamp(manifest: Mapping[str, Any]) -> str:
 
 def digest(content: Mapping[str, Any]) -> str:
     """sha256 of a JSON object, however it is indented and ordered: the manifest's own, over all its other entries."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def read(directory: Path) -> Artifact:
@@ -212,31 +193,3 @@ def _check_prompts(artifact: Artifact) -> None:
         name = file_name(level)
         if name not in artifact.files or artifact.files[name].size != HEADER_BYTES + pages * artifact.page_bytes:
             raise LoadError(f"{artifact.directory / name} has not the {pages} pages of its prompts; {RECOMPILE}.")
-
-
-def cpu_flags() -> frozenset[str]:
-    """The instruction-set flags of this machine's CPU as Linux names them."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() in ("flags", "Features"):
-            return frozenset(value.split())
-    return frozenset()
-
-
-def choose_level(available: Iterable[str], flags: frozenset[str], wanted: str | None = None) -> str:
-    """The best of the `available` levels that a CPU with `flags` can run, or `wanted` if it is one of those."""
-    available = list(available)
-    usable = [
-        level
-        for level, needed in LEVEL_FLAGS.items()
-        if level in available and needed <= flags and level in levels_here()
-    ]
-    if wanted is not None:
-        usable = [level for level in usable if level == wanted]
-    if usable:
-        return usable[0]
-    asked = f"level {wanted}" if wanted else f"levels {', '.join(available)}"
-    raise LoadError(
-        f"The artifact's {asked} cannot run on this {platform.machine()} CPU; "
-        f"compile it for one that can (`python -m compiler --isa ...`)."
-    )

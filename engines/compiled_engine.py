@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
-from engines import artifact, prompts
+from engines import artifact, cpu_levels, prompts
 from engines.base import PAGE_TOKENS, KVCache, Logits, Step, TokenIds, check_steps, token_ids
 from engines.errors import LoadError
 from engines.machine import available_memory, workers
@@ -164,7 +164,7 @@ def load(directory: Path, *, threads: int, verify: bool = False, level: str | No
     """
     compiled = artifact.read(directory)
     levels = compiled.levels if level else compiled.prompt_levels or compiled.levels
-    chosen = artifact.choose_level(levels, artifact.cpu_flags(), level)
+    chosen = cpu_levels.choose_level(levels, cpu_levels.cpu_flags(), level)
     libraries = directory / chosen
     if verify:
         compiled.verify()

@@ -10,6 +10,10 @@ SERVED = ("*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt", "vocab.
 """What a checkpoint is served from. Pickled weights are not: loading one runs its author's code."""
 
 
+LATER = ("vocabulary.bin",)
+"""Of an artifact's files, those that a start does not read: the first request for a shape does."""
+
+
 def is_served(name: str) -> bool:
     """Whether a checkpoint's file is one that a server reads; files in subfolders never are."""
     return "/" not in name and any(PurePosixPath(name).match(pattern) for pattern in SERVED)

@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 
 from compiler import prompt_files, prompt_pages
-from engines import artifact
+from engines import artifact, cpu_levels
 
-LEVEL = artifact.choose_level(artifact.levels_here(), artifact.cpu_flags())
+LEVEL = cpu_levels.choose_level(cpu_levels.levels_here(), cpu_levels.cpu_flags())
 """The best one that runs here: the one that reads the prompts."""
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.ops import Kind
-from engines import artifact
+from engines import cpu_levels
 from engines.base import PAGE_TOKENS
 from engines.native_library import NativeStep
 
 Floats = npt.NDArray[np.float32]
 Pages = npt.NDArray[np.uint8]
-RUNNABLE = [level for level in artifact.levels_here() if artifact.LEVEL_FLAGS[level] <= artifact.cpu_flags()]
+RUNNABLE = [level for level in cpu_levels.levels_here() if cpu_levels.LEVEL_FLAGS[level] <= cpu_levels.cpu_flags()]
 BEST = RUNNABLE[0]
 
 

@@ -18,7 +18,7 @@ from api.routes import readiness
 from api.schema import ChatRequest, CompletionRequest
 from api.service import Service
 from api.validation import validate
-from engines import artifact, compiled_engine
+from engines import artifact, compiled_engine, cpu_levels
 from engines.base import PAGE_TOKENS, KVCache, Logits, Step, TokenIds
 from engines.compiled_engine import CompiledEngine
 from engines.errors import LoadError
@@ -181,12 +181,12 @@ def test_prompts_with_the_same_beginning_share_its_pages(plain: Path, tmp_path: 
 def test_code_of_a_level_that_has_not_read_the_prompts_is_not_chosen(
     llama_artifact: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    best = artifact.levels_here()[0]
+    best = cpu_levels.levels_here()[0]
     if best == LEVEL:
         pytest.skip("this CPU has the best level of its architecture")
     baked = bake(llama_artifact, tmp_path / "baked", text)
-    monkeypatch.setattr(artifact, "cpu_flags", lambda: artifact.LEVEL_FLAGS[best])
-    assert artifact.choose_level(artifact.read(baked).levels, artifact.cpu_flags()) == best
+    monkeypatch.setattr(cpu_levels, "cpu_flags", lambda: cpu_levels.LEVEL_FLAGS[best])
+    assert cpu_levels.choose_level(artifact.read(baked).levels, cpu_levels.cpu_flags()) == best
     assert load(baked).level == LEVEL
 
 

@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 from compiler import package
-from engines import artifact, compiled_engine
+from engines import artifact, compiled_engine, cpu_levels
 from engines.base import Step, token_ids
 from engines.errors import LoadError
 from tests.baking import bake
 
 ROOT = Path(__file__).parents[1]
-LEVEL = artifact.choose_level(artifact.levels_here(), artifact.cpu_flags())
+LEVEL = cpu_levels.choose_level(cpu_levels.levels_here(), cpu_levels.cpu_flags())
 VALUES: tuple[Any, ...] = (
     *(None, True, -1, 0, 1, 3, 64, 2**31, 2**63, 10**30, 0.5, 1e308),
     *("", "x", "../x", "\0", "\ud800", [], {}, [[1]]),
@@ -47,8 +47,8 @@ def logits(level=None):
     (rows,) = engine.forward([Step(np.arange(20), cache, last=20)])
     return engine.level, rows.tobytes()
 
-flags = artifact.cpu_flags()
-here = [level for level in artifact.read(directory).levels if artifact.LEVEL_FLAGS[level] <= flags]
+flags = cpu_levels.cpu_flags()
+here = [level for level in artifact.read(directory).levels if cpu_levels.LEVEL_FLAGS[level] <= flags]
 expected = {logits(level) for level in here}  # without the name of the best level, the next one is taken
 for line in sys.stdin:
     (directory / artifact.MANIFEST).write_bytes(line.encode())
@@ -156,7 +156,7 @@ def test_any_flipped_bit_of_the_code_is_found_before_it_runs(altered: Path) -> N
 
 
 def test_code_of_another_level_may_be_damaged(altered: Path) -> None:
-    others = [level for level in artifact.levels_here() if level != LEVEL]
+    others = [level for level in cpu_levels.levels_here() if level != LEVEL]
     if not others:
         pytest.skip("an architecture of one level")
     library = altered / others[0] / "engine.so"

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines import artifact, compiled_engine
+from engines import compiled_engine, cpu_levels
 from engines.base import PAGE_TOKENS, Logits, OutOfPagesError, Step, TokenIds
 from engines.compiled_engine import CompiledCache, CompiledEngine
 from settings import ROOT
 from tests.checkpoints import CONTEXT, VOCAB, make_checkpoint
 
-LEVELS = tuple(level for level in artifact.levels_here() if artifact.LEVEL_FLAGS[level] <= artifact.cpu_flags())
+LEVELS = tuple(level for level in cpu_levels.levels_here() if cpu_levels.LEVEL_FLAGS[level] <= cpu_levels.cpu_flags())
 MIXES = 150
 
 

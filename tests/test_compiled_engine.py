@@ -17,14 +17,14 @@ from transformers import AutoModelForCausalLM
 
 from compiler import package
 from compiler.errors import CompileError
-from engines import artifact, compiled_engine
+from engines import artifact, compiled_engine, cpu_levels
 from engines.base import Logits, Step, TokenIds
 from engines.compiled_engine import CompiledCache, CompiledEngine
 from engines.errors import LoadError
 from tests.checkpoints import CONTEXT, VOCAB
 
 ROOT = Path(__file__).parents[1]
-LEVELS = [level for level in artifact.levels_here() if artifact.LEVEL_FLAGS[level] <= artifact.cpu_flags()]
+LEVELS = [level for level in cpu_levels.levels_here() if cpu_levels.LEVEL_FLAGS[level] <= cpu_levels.cpu_flags()]
 
 
 @pytest.fixture(scope="session", params=LEVELS)
@@ -258,26 +258,26 @@ def test_a_manifest_that_is_none_is_refused(broken: Path, content: str) -> None:
 
 
 def test_the_best_level_the_cpu_has_is_chosen() -> None:
-    if "x86-64-v3" not in artifact.levels_here():
+    if "x86-64-v3" not in cpu_levels.levels_here():
         pytest.skip("levels of x86-64")
     levels = ["x86-64-v3", "x86-64-v4"]
-    v3, v4 = artifact.LEVEL_FLAGS["x86-64-v3"], artifact.LEVEL_FLAGS["x86-64-v4"]
-    assert artifact.choose_level(levels, v4) == "x86-64-v4"
-    assert artifact.choose_level(levels, v4 - {"avx512_vnni"}) == "x86-64-v3"
-    assert artifact.choose_level(levels, v4, wanted="x86-64-v3") == "x86-64-v3"
+    v3, v4 = cpu_levels.LEVEL_FLAGS["x86-64-v3"], cpu_levels.LEVEL_FLAGS["x86-64-v4"]
+    assert cpu_levels.choose_level(levels, v4) == "x86-64-v4"
+    assert cpu_levels.choose_level(levels, v4 - {"avx512_vnni"}) == "x86-64-v3"
+    assert cpu_levels.choose_level(levels, v4, wanted="x86-64-v3") == "x86-64-v3"
     with pytest.raises(LoadError, match=r"levels x86-64-v4 cannot run on this .* CPU"):
-        artifact.choose_level(["x86-64-v4"], v3)
+        cpu_levels.choose_level(["x86-64-v4"], v3)
     with pytest.raises(LoadError, match=r"level x86-64-v4 cannot run"):
-        artifact.choose_level(levels, v3, wanted="x86-64-v4")
+        cpu_levels.choose_level(levels, v3, wanted="x86-64-v4")
 
 
 def test_graviton2_has_what_the_aarch64_level_needs() -> None:
     features = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp ssbs"
-    assert artifact.LEVEL_FLAGS["aarch64"] <= set(features.split())
+    assert cpu_levels.LEVEL_FLAGS["aarch64"] <= set(features.split())
 
 
 def test_only_the_level_asked_for_decides_the_instructions(llama_artifact: Path) -> None:
-    if "x86-64-v3" not in artifact.levels_here() or not shutil.which("objdump"):
+    if "x86-64-v3" not in cpu_levels.levels_here() or not shutil.which("objdump"):
         pytest.skip("levels of x86-64, read with objdump")
     for library in (llama_artifact / "x86-64-v3").glob("*.so"):
         listing = subprocess.run(["objdump", "-d", str(library)], capture_output=True, text=True, check=True).stdout

@@ -21,7 +21,7 @@ from transformers import (
 
 from compiler.build import build
 from compiler.errors import CompileError, UnsupportedModelError
-from engines import artifact, compiled_engine
+from engines import compiled_engine, cpu_levels
 from engines.base import Step
 from engines.errors import LoadError
 from tests.checkpoints import CONFIGS, CONTEXT, SIZES, VOCAB, make_checkpoint
@@ -35,7 +35,7 @@ MORE: dict[str, PretrainedConfig] = {
     "qwen2": Qwen2Config(**_NO_HEAD_DIM),
     "smollm3": SmolLM3Config(**_NO_HEAD_DIM),
 }
-BEST = next(level for level in artifact.levels_here() if artifact.LEVEL_FLAGS[level] <= artifact.cpu_flags())
+BEST = next(level for level in cpu_levels.levels_here() if cpu_levels.LEVEL_FLAGS[level] <= cpu_levels.cpu_flags())
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from compiler import __main__ as command
 from compiler import build, check, codegen
 from compiler.errors import CompileError
 from engines import compiled_engine
-from engines.artifact import levels_here
+from engines.cpu_levels import levels_here
 from engines.prompts import HEADER_BYTES, file_name
 from tests.baking import LEVEL, bake
 from tests.checkpoints import VOCAB, write_tokenizer

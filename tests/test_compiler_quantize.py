@@ -6,10 +6,10 @@ import pytest
 
 from compiler import check
 from compiler.build import build
-from engines import artifact
+from engines import cpu_levels
 
 DEMO = Path(__file__).parents[1] / "models" / "demo"
-BEST = next(level for level in artifact.levels_here() if artifact.LEVEL_FLAGS[level] <= artifact.cpu_flags())
+BEST = next(level for level in cpu_levels.levels_here() if cpu_levels.LEVEL_FLAGS[level] <= cpu_levels.cpu_flags())
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from compiler.tokenizer import compact, require_ids_below, save_vocabulary, stor
 from compiler.tokenizer_proof import difference
 from compiler.tokenizer_shape import NotMappedError, Shape, shape_of
 from compiler.tokenizer_tables import tables
-from engines.artifact import levels_here
+from engines.cpu_levels import levels_here
 from engines.errors import LoadError
 from generation import tokenizer_file
 from generation.mapped_codec import LIBRARY, MappedCodec, open_library

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from compiler import tokenizer
-from engines.artifact import levels_here
+from engines.cpu_levels import levels_here
 from settings import ROOT
 from tests.checkpoints import VOCAB
 
@@ -29,6 +29,7 @@ ALLOWED = {
 }
 """Every top-level module outside the standard library that a cold start may load before the engine's."""
 NEVER = {
+    "_hashlib",  # OpenSSL
     "asyncio",
     "botocore.session",
     "dataclasses",  # each frozen one takes a millisecond to make, a msgspec.Struct a fortieth of that

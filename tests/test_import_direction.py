@@ -10,7 +10,7 @@ from settings import ROOT
 
 MAY_IMPORT = {
     "engines": set(),
-    "startup": set(),
+    "startup": {"engines"},
     "generation": {"engines"},
     "api": {"generation", "engines"},
     "settings": {"engines"},

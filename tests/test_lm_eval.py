@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from compiler.build import build
-from engines import artifact
+from engines import cpu_levels
 from tests.running_server import ROOT, ServerProcess, free_port, wait_until
 
 pytestmark = pytest.mark.slow
 
 ENVIRONMENT = ROOT / ".venv" / "lm-eval"
 DEMO = ROOT / "models" / "demo"
-BEST = next(level for level in artifact.levels_here() if artifact.LEVEL_FLAGS[level] <= artifact.cpu_flags())
+BEST = next(level for level in cpu_levels.levels_here() if cpu_levels.LEVEL_FLAGS[level] <= cpu_levels.cpu_flags())
 STORIES = 10
 MOST = 1e-3
 """How far apart two log-likelihoods of one text may be in float32, natural units."""

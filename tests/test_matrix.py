@@ -10,14 +10,14 @@ import torch
 
 from compiler.ops import Kind
 from compiler.pack import pack
-from engines import artifact
+from engines import cpu_levels
 from tests import emulated
 from tests.kernels import BEST, Kernels
 
 _USED, _FORBIDDEN = 1, 2
 
 needs_amx = pytest.mark.skipif(
-    "amx_int8" not in artifact.cpu_flags() or BEST != "x86-64-v4", reason="a CPU with AMX and AVX-512 is needed"
+    "amx_int8" not in cpu_levels.cpu_flags() or BEST != "x86-64-v4", reason="a CPU with AMX and AVX-512 is needed"
 )
 
 

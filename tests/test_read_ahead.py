@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+from engines.cpu_levels import LEVEL_FLAGS, choose_level, cpu_flags, levels_here
+from generation import vocabulary
 from startup.read_ahead import read_ahead
 
 PAGES = 64
@@ -24,10 +26,15 @@ def cached_pages(path: Path) -> int:
         return sum(entry & 1 for entry in vector)
 
 
-def test_files_of_a_directory_and_those_below_are_read(tmp_path: Path) -> None:
-    (tmp_path / "x86-64-v3").mkdir()
-    files = [tmp_path / "weights.bin", tmp_path / "x86-64-v3" / "model.so"]
-    for path in files:
+def test_files_of_a_directory_and_those_below_are_read_where_a_start_needs_them(tmp_path: Path) -> None:
+    best = choose_level(levels_here(), cpu_flags())
+    other = next(level for level in LEVEL_FLAGS if level != best)
+    files = [
+        tmp_path / name for name in ("weights.bin", f"{best}/model.so", f"prompts-{best}.bin", "nested/config.json")
+    ]
+    not_needed = [tmp_path / name for name in (f"{other}/model.so", f"prompts-{other}.bin", vocabulary.FILE)]
+    for path in [*files, *not_needed]:
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"w" * PAGES * mmap.PAGESIZE)
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
@@ -35,9 +42,10 @@ def test_files_of_a_directory_and_those_below_are_read(tmp_path: Path) -> None:
         os.close(descriptor)
     read_ahead(str(tmp_path))
     deadline = time.monotonic() + 20
-    while (read := [cached_pages(path) for path in files]) != [PAGES, PAGES]:
+    while (read := [cached_pages(path) for path in files]) != [PAGES] * len(files):
         assert time.monotonic() < deadline, read
         time.sleep(0.01)
+    assert [cached_pages(path) for path in not_needed] == [0, 0, 0]
 
 
 def test_what_is_no_directory_is_left_to_the_loader(tmp_path: Path) -> None:

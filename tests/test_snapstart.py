@@ -24,7 +24,7 @@ from aws import snapstart
 
 seen = []
 random.seed(1)
-snapstart.register(lambda: seen.append("restored"))
+snapstart.register(lambda: seen.append("touched"), lambda: seen.append("restored"))
 
 def handler(event, context):
     return {"seen": seen, "value": random.random()}
@@ -127,5 +127,40 @@ def test_the_runtime_client_runs_the_hooks_after_a_restore(
         process.wait()
     restored = kind == "snap-start"
     assert ("restore/next" in api.calls) == restored
-    assert api.response["seen"] == (["restored"] if restored else [])
+    assert api.response["seen"] == (["touched", "restored"] if restored else [])
     assert (api.response["value"] != 0.13436424411240122) == restored, "the first draw after random.seed(1)"
+
+
+TOUCHED = """
+import json, sys
+from types import SimpleNamespace
+import handler
+
+context = SimpleNamespace(
+    aws_request_id="r", function_name="f", memory_limit_in_mb=1769, invoked_function_arn="arn",
+    get_remaining_time_in_millis=lambda: 60_000,
+)
+handler._touch()
+touched, found = set(sys.modules), {}
+schema = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}
+shape = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+for name, body in {
+    "completion": {"prompt": "Once"},
+    "chat": {"messages": [{"role": "user", "content": "Hi"}]},
+    "shape": {"prompt": "Once", "response_format": shape},
+}.items():
+    answer = handler.lambda_handler({**body, "max_tokens": 20}, context)
+    found[name] = {"cold": answer["timings"]["cold_start"], "imported": sorted(set(sys.modules) - touched)}
+print(json.dumps({"touched": "llguidance" in touched, **found}))
+"""
+
+
+def test_what_first_requests_import_is_in_the_snapshot() -> None:
+    code = [sys.executable, "-c", TOUCHED]
+    done = subprocess.run(code, cwd=ROOT, capture_output=True, text=True, check=True)
+    *lines, last = done.stdout.splitlines()
+    found = json.loads(last)
+    assert found.pop("touched")
+    assert [each["imported"] for each in found.values()] == [[], [], []]
+    assert [each["cold"] for each in found.values()] == [True, False, False], "the snapshot's own answers do not count"
+    assert sum('"tokens generated"' in line for line in lines) == 3

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from aws.cross_origin import EXPOSED
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -134,9 +136,22 @@ def test_pages_of_other_origins_are_let_in_only_where_they_are_named() -> None:
         assert not evaluate({"Condition": condition}, with_defaults({}))
         assert evaluate({"Condition": condition}, with_defaults({"CorsOrigins": "https://a.example"}))
         assert {"Fn::Split": [",", {"Ref": "CorsOrigins"}]} in allowed.values()
+    exposed = [each["Fn::If"][1] for each in (body["x-amazon-apigateway-cors"], url["Cors"])]
+    assert [set(cors.get("exposeHeaders", cors.get("ExposeHeaders"))) for cors in exposed] == 2 * [set(EXPOSED)]
     pattern = PARAMETERS["CorsOrigins"]["AllowedPattern"]
     assert re.match(pattern, "https://a.example,http://localhost:3000")
     assert not re.match(pattern, "*"), "any page could spend what a URL without keys costs"
+
+
+def test_a_rest_api_leaves_pages_of_other_origins_to_the_function() -> None:
+    options = RESOURCES["RestApi"]["Properties"]["DefinitionBody"]["paths"]["/{proxy+}"]["options"]
+    condition, unsigned, otherwise = options["Fn::If"]
+    assert (condition, otherwise) == ("HasOrigins", {"Ref": "AWS::NoValue"})
+    assert unsigned["x-amazon-apigateway-auth"] == {"type": "NONE"}, "browsers do not sign what they ask before"
+    assert unsigned["x-amazon-apigateway-integration"]["type"] == "aws_proxy"
+    variables = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
+    for chosen in ("", "https://a.example,https://b.example"):
+        assert (evaluate(variables["CORS_ORIGINS"], with_defaults({"CorsOrigins": chosen})) or "") == chosen
 
 
 def test_either_function_is_the_same_image_with_the_same_role() -> None:

@@ -44,12 +44,12 @@ def main(directory: Path) -> None:
 
     import numpy as np
 
-    from engines import artifact, compiled_engine
+    from engines import artifact, compiled_engine, cpu_levels
     from engines.base import Step
 
     draw = np.random.default_rng(0)
-    flags, levels = artifact.cpu_flags(), artifact.read(directory).levels
-    for level in [name for name in levels if artifact.LEVEL_FLAGS[name] <= flags]:
+    flags, levels = cpu_levels.cpu_flags(), artifact.read(directory).levels
+    for level in [name for name in levels if cpu_levels.LEVEL_FLAGS[name] <= flags]:
         for threads in range(1, len(os.sched_getaffinity(0)) + 1):
             engine = compiled_engine.load(directory, threads=threads, level=level)
             caches = [engine.new_cache() for _ in range(max(COUNTS))]
