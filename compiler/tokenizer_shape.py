@@ -42,6 +42,11 @@ _NO_SPLITS: list[list[Any]] = [
     [],
     [{"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}],
 ]
+# Llama 2 and Mistral, as newer conversions write them.
+_METASPACES: dict[str, list[Any]] = {
+    name: [{"type": "Metaspace", "replacement": _MARK, "prepend_scheme": scheme, "split": False}]
+    for name, scheme in (("metaspace", "never"), ("metaspace_first", "first"), ("metaspace_always", "always"))
+}
 _FALLBACK = [{**_REPLACE, "pattern": {"String": _MARK}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]
 _DECODERS: dict[str, list[Any]] = {
     "byte_level": [{"type": "ByteLevel"}],
@@ -122,7 +127,9 @@ def shape_of(tokenizer: Tokenizer) -> Shape:
         split = _named("pre-tokenizer", content["pre_tokenizer"], _BYTE_LEVEL_SPLITS)
     else:
         split = "none"
-        if _parts(content["pre_tokenizer"]) not in _NO_SPLITS or "spaces" not in normalizer:
+        if normalizer == "none":
+            normalizer = _named("pre-tokenizer", content["pre_tokenizer"], _METASPACES)
+        elif _parts(content["pre_tokenizer"]) not in _NO_SPLITS or normalizer == "nfc":
             raise NotMappedError("its pre-tokenizer is none that there are tables for")
     if decoder == "byte_level" and "spaces" in normalizer:
         raise NotMappedError("its normalizer is none that there are tables for")

@@ -49,7 +49,9 @@ OPTIONS = (
     "longest_characters",  # of an entry of the vocabulary, as tokenizer.json has it
 )
 SPLITS = ("none", "gpt_2", "digits_gpt_2", "llama_3", "qwen_2")
-NORMALIZERS = ("none", "nfc", "spaces", "prefixed_spaces")
+NORMALIZERS = ("none", "nfc", "spaces", "prefixed_spaces", "metaspace", "metaspace_first", "metaspace_always")
+"""What is done to a text. Metaspaces change what lies between all added tokens, the others what lies between those that
+are matched before a text is normalised."""
 DECODERS = ("byte_level", "byte_fallback", "byte_fallback_stripped")
 CLASSES = {"letter": 1, "number": 2, "space": 4, "numeric": 8, "library_composes": 16}
 """Of characters: what \\p{L}, \\p{N} and \\s match, what the library splits off as a digit, and what Python may

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from compiler import codegen
 from compiler.tokenizer_shape import shape_of
 from compiler.tokenizer_tables import tables
-from engines.artifact import levels_here
+from engines.cpu_levels import levels_here
 from generation.mapped_codec import LIBRARY, MappedCodec, open_library
 from generation.tokenizer_file import FILE
 
@@ -131,6 +131,13 @@ def _gemma() -> RustTokenizer:
     return tokenizer
 
 
+def _metaspace(scheme: Any) -> RustTokenizer:
+    tokenizer = _fallback(normalizers.Replace(" ", "▁"), [decoders.Strip(" ", 1, 0)])
+    tokenizer.normalizer = None
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace("▁", scheme, split=False)
+    return tokenizer
+
+
 FAMILIES: dict[str, Callable[[], RustTokenizer]] = {
     "GPT-2": _gpt_2,
     "SmolLM": _smollm,
@@ -138,6 +145,9 @@ FAMILIES: dict[str, Callable[[], RustTokenizer]] = {
     "Qwen2": _qwen_2,
     "Llama 2": _llama_2,
     "Gemma": _gemma,
+    "Mistral": lambda: _metaspace("first"),
+    "Metaspace before each part": lambda: _metaspace("always"),
+    "Metaspace for spaces alone": lambda: _metaspace("never"),
 }
 
 

@@ -3,66 +3,19 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
-#include <utility>
+#include <new>
 #include <vector>
 
+#include "likeliest.h"
 #include "runtime.h"
 #include "simd.h"
+#include "weights.h"
 
 namespace {
 
-constexpr int kDoubles = kLanes / 2;
-typedef double vdouble __attribute__((vector_size(kDoubles * 8)));
-typedef int64_t vlong __attribute__((vector_size(kDoubles * 8)));
-typedef float vhalf __attribute__((vector_size(kDoubles * 4)));
-
-constexpr float kNever = -std::numeric_limits<float>::infinity();
-constexpr double kCut = -45;  // e^-45 of the likeliest token's weight: all below it together are never drawn
-
-// Weights in (2^-65, 1] by range: kSteps of them for each power of two. Range 0 holds what is never drawn.
-constexpr int kStepBits = 6;
-constexpr int64_t kSteps = 1 << kStepBits;
-constexpr int64_t kLowest = (1023 - 66) * kSteps;  // the exponent of a double begins at bit 52 and is 1023 for 1
-constexpr int64_t kRanges = 1023 * kSteps - kLowest + 1;
-constexpr double kTail = -13.862943611198906;  // ln 2^-20: of weights below it nearly always only the sum is needed
-constexpr int64_t kTailRange = (1023 - 20) * kSteps - kLowest;
-
-
-// e^x for kCut <= x <= 0, to a rounding error: Cody-Waite reduction and the Taylor series.
-inline vdouble exp_double(vdouble x) {
-  vdouble shifted = x * 1.4426950408889634 + 6755399441055744.0;  // rounds x / ln 2 to an integer in the low bits
-  vdouble n = shifted - 6755399441055744.0;
-  vdouble r = x - n * 6.93147180369123816490e-01;
-  r = r - n * 1.90821492927058770002e-10;
-  vdouble p = r * (1.0 / 6227020800) + 1.0 / 479001600;
-  p = p * r + 1.0 / 39916800;
-  p = p * r + 1.0 / 3628800;
-  p = p * r + 1.0 / 362880;
-  p = p * r + 1.0 / 40320;
-  p = p * r + 1.0 / 5040;
-  p = p * r + 1.0 / 720;
-  p = p * r + 1.0 / 120;
-  p = p * r + 1.0 / 24;
-  p = p * r + 1.0 / 6;
-  p = p * r + 0.5;
-  p = p * r + 1.0;
-  p = p * r + 1.0;
-  return (vdouble)((vlong)p + ((vlong)shifted << 52));
-}
-
-inline int64_t range_of(double weight) {
-  int64_t bits;
-  std::memcpy(&bits, &weight, 8);
-  return std::max<int64_t>((bits >> (52 - kStepBits)) - kLowest, 0);
-}
-
-inline double lowest_in(int64_t range) {
-  int64_t bits = (range + kLowest) << (52 - kStepBits);
-  double weight;
-  std::memcpy(&weight, &bits, 8);
-  return weight;
-}
+constexpr int64_t kFew[] = {64, 512};  // so many blocks' largest logits bound a list of tokens that is sorted
 
 float maximum(const float* x, int64_t n) {
   float best = kNever;
@@ -78,9 +31,6 @@ float maximum(const float* x, int64_t n) {
   return best;
 }
 
-constexpr int64_t kBlock = 64;  // tokens that are looked at together
-constexpr int64_t kVectors = kBlock / kDoubles;
-
 // The first place of `value`; the last of all where it is nowhere, which only logits that are no numbers bring about.
 int64_t first_of(const float* x, int64_t n, float value) {
   int64_t begin = 0;
@@ -92,213 +42,105 @@ int64_t first_of(const float* x, int64_t n, float value) {
   return std::min<int64_t>(std::find(x + begin, x + n, value) - x, n - 1);
 }
 
-inline double sum_of(const vdouble* sums) {
-  vdouble sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-  double total = 0;
-  for (int j = 0; j < kDoubles; ++j) total += sum[j];
-  return total;
-}
-
-// Fills `weights`, which has room for whole blocks, with e^((logit - highest) / temperature), 0 where that is below kCut,
-// and calls body(first token, sum, largest) for each block.
-template <typename Body>
-void each_block(const float* logits, int64_t n, double temperature, double* weights, Body&& body) {
-  float highest = maximum(logits, n);
-  double scale = 1 / temperature;
-  float end[kBlock];
-  for (int64_t i = 0; i < n; i += kBlock) {
-    const float* row = logits + i;
-    if (i + kBlock > n) {
-      std::fill(std::copy(row, logits + n, end), end + kBlock, kNever);
-      row = end;
-    }
-    vfloat most = load<vfloat>(row);
-    for (int64_t j = kLanes; j < kBlock; j += kLanes) most = vmax(most, load<vfloat>(row + j));
-    float largest = most[0];
-    for (int j = 1; j < kLanes; ++j) largest = std::max(largest, most[j]);
-    double top = ((double)largest - highest) * scale;
-    if (!(top >= kCut)) {
-      std::fill(weights + i, weights + i + kBlock, 0.0);
-      body(i, 0.0, 0.0);
-      continue;
-    }
-    vdouble sums[4] = {};
-    for (int64_t v = 0; v < kVectors; ++v) {
-      vdouble x = (__builtin_convertvector(load<vhalf>(row + v * kDoubles), vdouble) - (double)highest) * scale;
-      vlong counts = x >= kCut;
-      vdouble w = (vdouble)((vlong)exp_double(x) & counts);
-      store(weights + i + v * kDoubles, w);
-      sums[v % 4] += w;
-    }
-    body(i, sum_of(sums), top);
-  }
-}
-
-// A token of those that come in index order, when no order of likelihood is asked for.
-int64_t draw_in_order(const float* logits, int64_t n, const Choice& choice, double uniform, double* weights) {
-  std::vector<double> blocks(n / kBlock + 1);
-  double total = 0, before = 0;
-  each_block(logits, n, choice.temperature, weights, [&](int64_t i, double sum, double) {
-    if (sum > 0 && choice.min_p > 0) {
-      sum = 0;
-      for (int64_t j = i; j < i + kBlock; ++j) sum += weights[j] = weights[j] >= choice.min_p ? weights[j] : 0;
-    }
-    blocks[i / kBlock] = sum;
-    total += sum;
-  });
+// A token of those that weigh at least `min_p`, in the order of their ids.
+int64_t draw_in_order(const Weights& row, double min_p, double uniform) {
+  std::vector<double> sums(row.blocks());
+  double weights[kBlock], total = 0, before = 0;
+  double least = min_p > 0 ? std::max(kCut, std::log(min_p) - 1e-6) : kCut;
+  auto kept = [&](int64_t block) {
+    double sum = row.weigh(block, weights);
+    if (min_p <= 0) return sum;
+    sum = 0;
+    for (double& weight : weights) sum += weight = weight >= min_p ? weight : 0;
+    return sum;
+  };
+  for (int64_t b = 0; b < row.blocks(); ++b)
+    if (!row.below(b, least)) total += sums[b] = kept(b);
   double wanted = uniform * total;
   int64_t last = 0;  // where rounding reaches the sum: the last token that has any weight
-  for (int64_t b = 0; b < (int64_t)blocks.size(); ++b) {
-    if (blocks[b] == 0) continue;
-    last = b * kBlock;
-    if (before + blocks[b] <= wanted) {
-      before += blocks[b];
+  for (int64_t b = 0; b < row.blocks(); ++b) {
+    if (sums[b] == 0) continue;
+    last = b;
+    if (before + sums[b] <= wanted) {
+      before += sums[b];
       continue;
     }
-    for (int64_t i = b * kBlock; i < (b + 1) * kBlock; ++i) {
-      before += weights[i];
-      if (before > wanted) return i;
+    kept(b);
+    for (int64_t j = 0; j < kBlock; ++j) {
+      before += weights[j];
+      if (before > wanted) return b * kBlock + j;
     }
   }
-  int64_t i = last + kBlock - 1;
-  while (i > 0 && weights[i] == 0) --i;  // 0 where no token has any, of logits that are no numbers
-  return i;
+  kept(last);
+  int64_t j = kBlock - 1;
+  while (j > 0 && weights[j] == 0) --j;
+  return last * kBlock + j;  // 0 where no token has any, of logits that are no numbers
 }
 
-// The likeliest tokens in their order, the lower id first on a tie, without a list of them.
-class Likeliest {
- public:
-  // All tokens in ranges above `range`, and the first `inside` of those in it. `mass` is the sum of their weights.
-  struct Beginning {
-    int64_t range = 0, inside = 0;
-    double mass = 0;
-    bool operator<(const Beginning& other) const {
-      return range != other.range ? range > other.range : inside < other.inside;
-    }
-  };
-
-  Likeliest(const float* logits, int64_t n, double temperature, double* weights) : n_(n), weights_(weights) {
-    each_block(logits, n, temperature, weights, [&](int64_t i, double sum, double top) {
-      all_.mass += sum;
-      if (top >= kTail) count(i, i + kBlock, kTailRange, kRanges);
-    });
+// The tokens whose logits reach the largest one of each of the `blocks` likeliest blocks, in order: at least so many.
+// Those that are never drawn are left out.
+std::vector<Token> beginning(const Weights& row, int64_t blocks) {
+  std::vector<float> largest = row.largest_of_blocks();
+  std::nth_element(largest.begin(), largest.begin() + blocks - 1, largest.end(), std::greater<float>());
+  float least = largest[blocks - 1];
+  std::vector<Token> found;
+  for (int64_t b = 0; b < row.blocks(); ++b) {
+    if (row.largest_of_blocks()[b] < least || row.below(b, kCut)) continue;
+    double weights[kBlock];
+    float end[kBlock];
+    row.weigh(b, weights);
+    const float* logits = row.row_of(b, end);
+    for (int64_t j = 0; j < kBlock; ++j)
+      if (logits[j] >= least && weights[j] > 0) found.push_back({weights[j], b * kBlock + j});
   }
+  std::sort(found.begin(), found.end());
+  return found;
+}
 
-  const Beginning& all() const { return all_; }
+double mass_of(const std::vector<Token>& tokens) {
+  double mass = 0;
+  for (const Token& token : tokens) mass += token.weight;
+  return mass;
+}
 
-  Beginning first(int64_t count) {
-    return until([&](const Range& range) { return count > range.count ? count -= range.count, false : true; },
-                 [&](double, double) { return count-- <= 0; });
+// One of the likeliest `tokens`, in their order, that top-p and min-p leave of them; `mass` is that of the whole from
+// which top-p takes its share.
+int64_t draw_from(const std::vector<Token>& tokens, double mass, const Choice& choice, double uniform) {
+  double target = choice.top_p < 1 ? choice.top_p * mass : std::numeric_limits<double>::infinity();
+  double kept = 0;
+  size_t count = 0;
+  while (count < tokens.size() && (count == 0 || kept < target) && tokens[count].weight >= choice.min_p)
+    kept += tokens[count++].weight;
+  double wanted = uniform * kept, before = 0;
+  for (size_t i = 0; i < count; ++i)
+    if ((before += tokens[i].weight) > wanted) return tokens[i].id;
+  return count ? tokens[count - 1].id : 0;
+}
+
+// One of the top-k or top-p tokens; `weights` has room for all blocks.
+int64_t draw_by_likelihood(const Weights& row, const Choice& choice, double uniform, double* weights) {
+  int64_t blocks = row.blocks(), n = row.tokens();
+  bool cut = choice.top_k > 0 && choice.top_k < n;
+  if (cut && choice.top_k <= blocks) {
+    std::vector<Token> tokens = beginning(row, choice.top_k);
+    tokens.resize(std::min<size_t>(tokens.size(), choice.top_k));
+    return draw_from(tokens, mass_of(tokens), choice, uniform);
   }
-
-  // The fewest whose weights reach `target`.
-  Beginning reaching(double target) {
-    bool enough = false;
-    double above = 0;
-    return until([&](const Range& range) { return above + range.mass < target ? above += range.mass, false : true; },
-                 [&](double, double mass) { return std::exchange(enough, mass >= target); });
+  double mass = 0;
+  for (int64_t b = 0; b < blocks; ++b) {
+    if (row.below(b, kCut))
+      std::fill(weights + b * kBlock, weights + (b + 1) * kBlock, 0.0);
+    else
+      mass += row.weigh(b, weights + b * kBlock);
   }
-
-  Beginning at_least(double weight) {
-    int64_t border = range_of(weight);
-    return until([&](const Range& range) { return &range - ranges_ <= border; },
-                 [&](double w, double) { return w < weight; });
+  for (int64_t few : kFew) {
+    if (cut || few > blocks) break;
+    std::vector<Token> tokens = beginning(row, few);
+    if (mass_of(tokens) >= choice.top_p * mass) return draw_from(tokens, mass, choice, uniform);
   }
-
-  int64_t draw(const Beginning& from, double uniform) {
-    double wanted = uniform * from.mass, mass = 0;
-    int64_t last = 0;
-    for (int64_t r = kRanges - 1; r > 0 && r >= from.range; --r) {
-      const Range& range = at(r);
-      if (!range.count) continue;
-      if (r > from.range && mass + range.mass <= wanted) {
-        mass += range.mass;
-        continue;
-      }
-      const auto& tokens = sorted(r);
-      int64_t count = r > from.range ? (int64_t)tokens.size() : from.inside;
-      for (int64_t i = 0; i < count; ++i) {
-        mass += tokens[i].first;
-        last = tokens[i].second;
-        if (mass > wanted) return last;
-      }
-    }
-    return last;
-  }
-
- private:
-  struct Range {
-    double mass;
-    int64_t count;
-  };
-
-  // The beginning that ends in the first range for which ends(range) holds, before the first of its tokens for which
-  // over(weight, mass with it) does.
-  template <typename Ends, typename Over>
-  Beginning until(Ends&& ends, Over&& over) {
-    Beginning found;
-    for (int64_t r = kRanges - 1; r > 0; --r) {
-      const Range& range = at(r);
-      if (!range.count) continue;
-      if (!ends(range)) {
-        found.mass += range.mass;
-        continue;
-      }
-      found.range = r;
-      for (const auto& [weight, token] : sorted(r)) {
-        if (over(weight, found.mass + weight)) return found;
-        found.mass += weight;
-        ++found.inside;
-      }
-      return found;
-    }
-    return found;
-  }
-
-  // Whatever lies below the tail's border is counted when it is first asked for: seldom.
-  const Range& at(int64_t r) {
-    if (r < kTailRange && !tail_counted_) {
-      count(0, n_, 1, kTailRange);
-      tail_counted_ = true;
-    }
-    return ranges_[r];
-  }
-
-  // Counts the weights from `begin` to `end` that lie in ranges from `low` to `high`.
-  void count(int64_t begin, int64_t end, int64_t low, int64_t high) {
-    for (int64_t i = begin; i < end; ++i) {
-      int64_t r = range_of(weights_[i]);
-      Range& range = ranges_[r >= low && r < high ? r : 0];  // range 0 is nobody's
-      range.mass += weights_[i], ++range.count;
-    }
-  }
-
-  const std::vector<std::pair<double, int64_t>>& sorted(int64_t range) {
-    if (range != sorted_range_) {
-      double low = lowest_in(range), high = lowest_in(range + 1);
-      sorted_.clear();
-      for (int64_t i = 0; i < n_; ++i)
-        if (weights_[i] >= low && weights_[i] < high) sorted_.emplace_back(weights_[i], i);
-      std::sort(sorted_.begin(), sorted_.end(), [](const auto& a, const auto& b) {
-        return a.first != b.first ? a.first > b.first : a.second < b.second;
-      });
-      sorted_range_ = range;
-    }
-    return sorted_;
-  }
-
-  int64_t n_;
-  double* weights_;
-  Range ranges_[kRanges] = {};
-  bool tail_counted_ = false;
-  std::vector<std::pair<double, int64_t>> sorted_;
-  int64_t sorted_range_ = -1;
-  Beginning all_;
-};
-
-int64_t draw_by_likelihood(Likeliest& likeliest, int64_t n, const Choice& choice, double uniform) {
+  Likeliest likeliest(row, weights, mass);
   Likeliest::Beginning kept = likeliest.all();
-  if (choice.top_k > 0 && choice.top_k < n) kept = likeliest.first(choice.top_k);
+  if (cut) kept = likeliest.first(choice.top_k);
   if (choice.top_p < 1) kept = std::min(kept, likeliest.reaching(choice.top_p * kept.mass));
   if (choice.min_p > 0) kept = std::min(kept, likeliest.at_least(choice.min_p));
   return likeliest.draw(kept, uniform);
@@ -306,6 +148,21 @@ int64_t draw_by_likelihood(Likeliest& likeliest, int64_t n, const Choice& choice
 
 bool adjusts(const Choice& c) {
   return c.repetition != 1 || c.presence != 0 || c.frequency != 0 || c.biased_count || c.allowed || c.barred_count;
+}
+
+// Masks mostly allow nearly all or nearly none of a stretch of the vocabulary.
+void allow(float* scores, int64_t n, const uint8_t* allowed) {
+  for (int64_t i = 0; i < n; i += 64) {
+    uint64_t bits = 0;
+    int64_t count = std::min<int64_t>(64, n - i);
+    std::memcpy(&bits, allowed + i / 8, (count + 7) / 8);
+    if (count == 64 && bits == ~uint64_t{0}) continue;
+    if (bits == 0)
+      std::fill(scores + i, scores + i + count, kNever);
+    else
+      for (int64_t j = 0; j < count; ++j)
+        if (!(bits >> j & 1)) scores[i + j] = kNever;
+  }
 }
 
 // In single precision and without fused operations, as numpy rounds.
@@ -322,9 +179,7 @@ void adjust(float* scores, int64_t n, const Choice& c) {
       scores[c.made[i]] -= penalty;
     }
   for (int64_t i = 0; i < c.biased_count; ++i) scores[c.biased[i]] += c.biases[i];
-  if (c.allowed)
-    for (int64_t i = 0; i < n; ++i)
-      if (!(c.allowed[i >> 3] >> (i & 7) & 1)) scores[i] = kNever;
+  if (c.allowed) allow(scores, n, c.allowed);
   for (int64_t i = 0; i < c.barred_count; ++i) scores[c.barred[i]] = kNever;
 }
 
@@ -334,43 +189,45 @@ extern "C" {
 
 int64_t engine_pick(const float* logits, int64_t n, const Choice* choice, double uniform) {
   const Choice& c = *choice;
-  int64_t padded = round_up(n, 64);
-  bool changed = adjusts(c);
-  Scratch scratch(padded * (sizeof(double) + sizeof(float)));
+  int64_t padded = round_up(n, kBlock);
+  bool by_likelihood = c.temperature != 0 && (c.top_p < 1 || (c.top_k > 0 && c.top_k < n));
+  Scratch scratch(padded * (sizeof(double) * by_likelihood + sizeof(float) * adjusts(c)));
   if (!scratch) return -1;
-  double* weights = scratch.as<double>();
-  float* scores = scratch.as<float>(padded * sizeof(double));
-  if (changed) {
+  if (adjusts(c)) {
+    float* scores = scratch.as<float>(padded * sizeof(double) * by_likelihood);
     std::memcpy(scores, logits, n * sizeof(float));
     adjust(scores, n, c);
     logits = scores;
   }
   if (c.temperature == 0) return first_of(logits, n, maximum(logits, n));
   try {
-    if (c.top_p >= 1 && !(c.top_k > 0 && c.top_k < n)) return draw_in_order(logits, n, c, uniform, weights);
-    Likeliest likeliest(logits, n, c.temperature, weights);
-    return draw_by_likelihood(likeliest, n, c, uniform);
+    Weights row(logits, n, c.temperature);
+    return by_likelihood ? draw_by_likelihood(row, c, uniform, scratch.as<double>()) : draw_in_order(row, c.min_p, uniform);
   } catch (const std::bad_alloc&) {
     return -1;
   }
 }
 
 float engine_describe(const float* logits, int64_t n, int64_t token, int64_t count, int64_t* ids, float* logprobs) {
-  Scratch weights(round_up(n, kBlock) * sizeof(double));
-  if (!weights) return std::numeric_limits<float>::quiet_NaN();
-  double sum = 0;
-  each_block(logits, n, 1.0, weights.as<double>(), [&](int64_t, double block, double) { sum += block; });
-  float highest = maximum(logits, n), log_sum = (float)std::log(sum);
-  int64_t found = 0;
-  for (int64_t i = 0; i < n && count > 0; ++i) {
-    if (found == count && logits[i] <= logprobs[found - 1]) continue;
-    int64_t place = found < count ? found++ : found - 1;
-    for (; place > 0 && logprobs[place - 1] < logits[i]; --place)
-      logprobs[place] = logprobs[place - 1], ids[place] = ids[place - 1];
-    logprobs[place] = logits[i], ids[place] = i;
+  try {
+    Weights row(logits, n, 1.0);
+    double weights[kBlock], sum = 0;
+    for (int64_t b = 0; b < row.blocks(); ++b)
+      if (!row.below(b, kCut)) sum += row.weigh(b, weights);
+    float highest = row.highest(), log_sum = (float)std::log(sum);
+    int64_t found = 0;
+    for (int64_t i = 0; i < n && count > 0; ++i) {
+      if (found == count && logits[i] <= logprobs[found - 1]) continue;
+      int64_t place = found < count ? found++ : found - 1;
+      for (; place > 0 && logprobs[place - 1] < logits[i]; --place)
+        logprobs[place] = logprobs[place - 1], ids[place] = ids[place - 1];
+      logprobs[place] = logits[i], ids[place] = i;
+    }
+    for (int64_t i = 0; i < found; ++i) logprobs[i] = logprobs[i] - highest - log_sum;
+    return logits[token] - highest - log_sum;
+  } catch (const std::bad_alloc&) {
+    return std::numeric_limits<float>::quiet_NaN();
   }
-  for (int64_t i = 0; i < found; ++i) logprobs[i] = logprobs[i] - highest - log_sum;
-  return logits[token] - highest - log_sum;
 }
 
 int32_t engine_finite(const float* numbers, int64_t count) {

@@ -309,6 +309,7 @@ class Encoder {
         capacity_(capacity) {}
 
   int64_t encode(Text text, bool whole) {
+    begin_ = text.at;
     if (whole)
       between(raw_, text, [this](Text part) { normalize(part); });
     else
@@ -329,20 +330,40 @@ class Encoder {
   }
 
   void normalize(Text text) {
-    uint64_t kind = options_[OPTION_NORMALIZER];
     auto then = [this](Text part) { words(part); };
-    if (kind != NORMALIZER_SPACES && kind != NORMALIZER_PREFIXED_SPACES) return between(normalized_, text, then);
-    static constexpr uint8_t kMark[] = {0xE2, 0x96, 0x81};  // U+2581
+    switch (options_[OPTION_NORMALIZER]) {
+      case NORMALIZER_SPACES:
+      case NORMALIZER_PREFIXED_SPACES:
+        return mark(text, options_[OPTION_NORMALIZER] == NORMALIZER_PREFIXED_SPACES,
+                    [&](Text marked) { between(normalized_, marked, then); });
+      case NORMALIZER_METASPACE:
+      case NORMALIZER_METASPACE_FIRST:
+      case NORMALIZER_METASPACE_ALWAYS:
+        return between(normalized_, text, [&](Text part) { mark(part, leads(part), then); });
+    }
+    between(normalized_, text, then);
+  }
+
+  // Whether a metaspace puts a mark in front of a part of the text: not where there is one, or will be.
+  bool leads(Text part) const {
+    uint64_t kind = options_[OPTION_NORMALIZER];
+    if (kind == NORMALIZER_METASPACE || (kind == NORMALIZER_METASPACE_FIRST && part.at != begin_)) return false;
+    return part.at[0] != ' ' && (part.size < sizeof kMark || std::memcmp(part.at, kMark, sizeof kMark) != 0);
+  }
+
+  // The text with marks for its spaces, and one in front where it `leads`, through `rest`.
+  template <typename Rest>
+  void mark(Text text, bool leads, Rest rest) {
     std::vector<uint8_t> marked;
-    marked.reserve(text.size + 3);
-    if (kind == NORMALIZER_PREFIXED_SPACES) marked.insert(marked.end(), kMark, kMark + 3);
+    marked.reserve(text.size + sizeof kMark);
+    if (leads) marked.insert(marked.end(), kMark, kMark + sizeof kMark);
     for (uint32_t i = 0; i < text.size; ++i)
       if (text.at[i] == ' ')
-        marked.insert(marked.end(), kMark, kMark + 3);
+        marked.insert(marked.end(), kMark, kMark + sizeof kMark);
       else
         marked.push_back(text.at[i]);
     if (marked.size() >= kNone) throw std::bad_alloc();
-    between(normalized_, {marked.data(), static_cast<uint32_t>(marked.size())}, then);
+    rest(Text{marked.data(), static_cast<uint32_t>(marked.size())});
   }
 
   void words(Text text) {
@@ -425,7 +446,10 @@ class Encoder {
     ++count_;
   }
 
+  static constexpr uint8_t kMark[] = {0xE2, 0x96, 0x81};  // U+2581, which stands for a space
+
   const uint64_t* options_;
+  const uint8_t* begin_ = nullptr;  // of the whole text
   Added raw_, normalized_;
   Splitter splitter_;
   Merges merges_;
