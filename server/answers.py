@@ -64,7 +64,9 @@ class GeneratedAnswer(Response):
             # Off the event loop: a long prompt takes a while to encode.
             prepared = await asyncio.get_running_loop().run_in_executor(self._serving.preparing, self._prepare)
             reply = self._serving.service.begin(prepared, self._deadline)
-            events = self._serving.engine_thread.run(reply, self._deadline, ticket.hand_over())
+            events = self._serving.engine_thread.run(
+                reply, self._deadline, ticket.hand_over(), streamed=prepared.request.stream
+            )
         async with aclosing(events):
             try:
                 sent = await (self._send_stream if prepared.request.stream else self._send_whole)(

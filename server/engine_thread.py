@@ -33,8 +33,9 @@ class EngineThread:
         self._under_way: dict[Reply, _Running] = {}
         self._thread: threading.Thread | None = None
 
-    async def run(self, reply: Reply, deadline: Deadline, out: Out) -> AsyncGenerator[Event]:
-        """The events of `reply` as they come. Closing this drops it within one forward pass.
+    async def run(self, reply: Reply, deadline: Deadline, out: Out, *, streamed: bool) -> AsyncGenerator[Event]:
+        """The events of `reply`, as they come if `streamed`, else all at its end: waking the event loop for each one
+        takes time from the forward passes. Closing this drops the reply within one forward pass.
 
         `out` is called in the event loop once the thread has nothing to do with the reply any more. Raises TimeoutError
         when the reply has not begun by its deadline.
@@ -42,7 +43,7 @@ class EngineThread:
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
             self._thread.start()
-        running = _Running(asyncio.get_running_loop(), out)
+        running = _Running(asyncio.get_running_loop(), out, streamed=streamed)
         self._commands.put(lambda: self._begin(reply, running))
         try:
             event = await _first_event(reply, running.events, deadline)
@@ -109,16 +110,25 @@ async def _first_event(reply: Reply, events: "asyncio.Queue[Event]", deadline: D
 class _Running:
     """Where a reply's events go."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, out: Out) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, out: Out, *, streamed: bool) -> None:
         self.events: asyncio.Queue[Event] = asyncio.Queue()
+        self._streamed = streamed
+        self._held: list[Event] = []
         self._loop = loop
         self._out = out
         self._started = time.monotonic()
 
     def deliver(self, event: Event) -> None:
-        """Hand an event to the event loop. In the engine's thread."""
-        with suppress(RuntimeError):  # the loop is closed: nobody reads
-            self._loop.call_soon_threadsafe(self.events.put_nowait, event)
+        """Hand an event to the event loop, or hold it until the last one has come. In the engine's thread."""
+        self._held.append(event)
+        if self._streamed or not isinstance(event, Part):
+            held, self._held = self._held, []
+            with suppress(RuntimeError):  # the loop is closed: nobody reads
+                self._loop.call_soon_threadsafe(self._put, held)
+
+    def _put(self, events: list[Event]) -> None:
+        for event in events:
+            self.events.put_nowait(event)
 
     def end(self, begun: bool) -> None:
         """The thread has let go of the reply. In the engine's thread."""

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from types import TracebackType
@@ -80,7 +81,7 @@ class Server:
         return total
 
     def _wait(self) -> None:
-        """Until the log says that each worker started, which it does when its model is loaded."""
+        """Until the log says that each worker started, which it does when its model is loaded, and the port answers."""
         assert self._process is not None
         assert self._process.stderr is not None
         started, last = 0, "it wrote nothing"
@@ -92,7 +93,14 @@ class Server:
                 break
         if started < self._workers:
             raise ServerFailedError(f"the server did not start: {last[:300]}")
-        urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=READY_S).read()
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=READY_S).read()
+                return
+            except urllib.error.URLError as error:  # it listens a little after it said so
+                if time.monotonic() > give_up:
+                    raise ServerFailedError(f"the server does not answer: {error.reason}") from None
+                time.sleep(0.01)
 
 
 def _descendants(pid: int) -> list[int]:
