@@ -18,7 +18,7 @@ from msgspec import Struct
 from generation.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from llguidance import LLMatcher, LLTokenizer
+    from generation.grammar_library import LLMatcher, LLTokenizer
 
 MOST_CHARACTERS = 65_536
 """Of a grammar or a schema."""
@@ -170,7 +170,7 @@ class Grammars:
 
     @cached_property
     def _tokenizer(self) -> "LLTokenizer":
-        from llguidance import LLTokenizer
+        from generation.grammar_library import LLTokenizer
 
         vocabulary = self._text_of.vocabulary(self._vocab_size)
         if vocabulary is None:
@@ -218,7 +218,7 @@ class _Spelled:
 
 
 def _compile(grammar: Grammar, tokenizer: "LLTokenizer") -> CompiledGrammar:
-    from llguidance import LLMatcher, LLParserLimits, regex_to_lark
+    from generation.grammar_library import LLMatcher, LLParserLimits, regex_to_lark
 
     if len(grammar.text) > MOST_CHARACTERS:
         raise GrammarError(f"it has more than {MOST_CHARACTERS} characters")

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Sequence as Steps
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from generation.params import GenerationParams, SamplingParams
 from generation.scheduler import Scheduler
 from generation.sequence import Piece, Sequence
 from generation.tokenizer import REPLACEMENT, Tokenizer
+from settings import ROOT
 from tests.deterministic_engine import DeterministicEngine, read_tokenizer
 from tests.generating import generate
 from tests.test_scheduler import PagedEngine
@@ -321,3 +324,31 @@ def test_a_long_forced_text_is_fed_in_passes_of_so_many_tokens(tokenizer: Tokeni
     pieces = made(tokenizer, following(grammars, Grammar("choice", json.dumps([text]))), engine)
     assert text_of(pieces) == text
     assert engine.forwards <= 2 + pieces[-1].completion_tokens // MOST_FORCED
+
+
+def test_a_first_grammar_imports_llguidance_s_code_alone(llama_directory: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+from generation.constraint import Grammar, Grammars
+from generation.tokenizer import Tokenizer
+tokenizer = Tokenizer(Path(sys.argv[1]))
+Grammars(tokenizer, 1000, [0]).compiled(Grammar("regex", "a"))
+print("importlib.metadata" in sys.modules, "llguidance" in sys.modules)
+import llguidance
+from generation import grammar_library
+print(llguidance.LLMatcher is grammar_library.LLMatcher, llguidance.__version__ != "")
+"""
+    command = [sys.executable, "-c", code, str(llama_directory)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False", "True", "True"]
+
+
+def test_a_package_without_that_module_is_imported_whole(tmp_path: Path) -> None:
+    (tmp_path / "llguidance").mkdir()
+    (tmp_path / "llguidance" / "__init__.py").write_text(
+        "LLMatcher = LLParserLimits = LLTokenizer = regex_to_lark = 5\n"
+    )
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from generation import grammar_library as found; "
+    command = [sys.executable, "-c", f"{code}print(found.LLMatcher)"]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == "5\n"

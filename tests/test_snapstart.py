@@ -151,7 +151,7 @@ for name, body in {
 }.items():
     answer = handler.lambda_handler({**body, "max_tokens": 20}, context)
     found[name] = {"cold": answer["timings"]["cold_start"], "imported": sorted(set(sys.modules) - touched)}
-print(json.dumps({"touched": "llguidance" in touched, **found}))
+print(json.dumps({"touched": "generation.grammar_library" in touched, **found}))
 """
 
 

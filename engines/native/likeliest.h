@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <utility>
@@ -52,7 +53,7 @@ class Likeliest {
 
   const Beginning& all() const { return all_; }
 
-  Beginning first(int64_t count) {
+  Beginning first(double count) {
     return until([&](const Range& range) { return count > range.count ? count -= range.count, false : true; },
                  [&](double, double) { return count-- <= 0; });
   }
@@ -93,9 +94,8 @@ class Likeliest {
   }
 
  private:
-  struct Range {
-    double mass;
-    int64_t count;
+  struct alignas(16) Range {
+    double mass, count;  // of its tokens, added to together
   };
 
   // The beginning that ends in the first range for which ends(range) holds, before the first of its tokens for which
@@ -132,10 +132,16 @@ class Likeliest {
 
   // Counts the weights of a block that lie in ranges from `low` to `high`.
   void count(int64_t block, int64_t low, int64_t high) {
-    for (int64_t i = block * kBlock; i < (block + 1) * kBlock; ++i) {
-      int64_t r = range_of(weights_[i]);
-      Range& range = ranges_[r >= low && r < high ? r : 0];  // range 0 is nobody's
-      range.mass += weights_[i], ++range.count;
+    const double* weights = weights_ + block * kBlock;
+    int64_t ranges[kBlock];
+    for (int64_t j = 0; j < kBlock; j += kDoubles) {
+      vlong range = (load<vlong>(weights + j) >> (52 - kStepBits)) - kLowest;
+      store(ranges + j, range & (range >= low) & (range < high));  // range 0 is nobody's
+    }
+    for (int64_t j = 0; j < kBlock; ++j) {
+      typedef double vpair __attribute__((vector_size(16)));
+      Range* range = ranges_ + ranges[j];
+      store(range, load<vpair>(range) + vpair{weights[j], 1});
     }
   }
 
@@ -143,11 +149,15 @@ class Likeliest {
     if (range != sorted_range_) {
       double low = lowest_in(range), high = lowest_in(range + 1);
       sorted_.clear();
-      for (int64_t i = 0; i < row_.blocks() * kBlock; i += kDoubles) {
-        vdouble w = load<vdouble>(weights_ + i);
-        if (!any((w >= low) & (w < high))) continue;
-        for (int64_t j = i; j < i + kDoubles; ++j)
-          if (weights_[j] >= low && weights_[j] < high) sorted_.push_back({weights_[j], j});
+      double least = std::log(low) - 1e-6;
+      for (int64_t b = 0; b < row_.blocks(); ++b) {
+        if (row_.below(b, least)) continue;
+        for (int64_t i = b * kBlock; i < (b + 1) * kBlock; i += kDoubles) {
+          vdouble w = load<vdouble>(weights_ + i);
+          if (!any((w >= low) & (w < high))) continue;
+          for (int64_t j = i; j < i + kDoubles; ++j)
+            if (weights_[j] >= low && weights_[j] < high) sorted_.push_back({weights_[j], j});
+        }
       }
       std::sort(sorted_.begin(), sorted_.end());
       sorted_range_ = range;

@@ -15,7 +15,7 @@
 
 namespace {
 
-constexpr int64_t kFew[] = {64, 512};  // so many blocks' largest logits bound a list of tokens that is sorted
+constexpr int64_t kShares[] = {1, 8, 26};  // 32nds of the blocks whose largest logits bound a list of tokens to look at
 
 float maximum(const float* x, int64_t n) {
   float best = kNever;
@@ -77,44 +77,65 @@ int64_t draw_in_order(const Weights& row, double min_p, double uniform) {
   return last * kBlock + j;  // 0 where no token has any, of logits that are no numbers
 }
 
-// The tokens whose logits reach the largest one of each of the `blocks` likeliest blocks, in order: at least so many.
-// Those that are never drawn are left out.
-std::vector<Token> beginning(const Weights& row, int64_t blocks) {
+// The tokens whose logits reach the largest one of each of the `blocks` likeliest blocks, in no order: at least so many.
+// Those that are never drawn are left out. `known` has the weights of all tokens, where they are known.
+std::vector<Token> beginning(const Weights& row, int64_t blocks, const double* known = nullptr) {
   std::vector<float> largest = row.largest_of_blocks();
   std::nth_element(largest.begin(), largest.begin() + blocks - 1, largest.end(), std::greater<float>());
   float least = largest[blocks - 1];
   std::vector<Token> found;
   for (int64_t b = 0; b < row.blocks(); ++b) {
     if (row.largest_of_blocks()[b] < least || row.below(b, kCut)) continue;
-    double weights[kBlock];
+    double of_block[kBlock];
     float end[kBlock];
-    row.weigh(b, weights);
     const float* logits = row.row_of(b, end);
-    for (int64_t j = 0; j < kBlock; ++j)
-      if (logits[j] >= least && weights[j] > 0) found.push_back({weights[j], b * kBlock + j});
+    if (!known) row.weigh(b, of_block);
+    const double* weights = known ? known + b * kBlock : of_block;
+    for (int64_t i = 0; i < kBlock; i += kLanes) {
+      if (!any(load<vfloat>(logits + i) >= least)) continue;
+      for (int64_t j = i; j < i + kLanes; ++j)
+        if (logits[j] >= least && weights[j] > 0) found.push_back({weights[j], b * kBlock + j});
+    }
   }
-  std::sort(found.begin(), found.end());
   return found;
 }
 
-double mass_of(const std::vector<Token>& tokens) {
+double mass_of(const Token* first, const Token* last) {
   double mass = 0;
-  for (const Token& token : tokens) mass += token.weight;
+  for (; first < last; ++first) mass += first->weight;
   return mass;
 }
 
-// One of the likeliest `tokens`, in their order, that top-p and min-p leave of them; `mass` is that of the whole from
-// which top-p takes its share.
-int64_t draw_from(const std::vector<Token>& tokens, double mass, const Choice& choice, double uniform) {
-  double target = choice.top_p < 1 ? choice.top_p * mass : std::numeric_limits<double>::infinity();
-  double kept = 0;
-  size_t count = 0;
-  while (count < tokens.size() && (count == 0 || kept < target) && tokens[count].weight >= choice.min_p)
-    kept += tokens[count++].weight;
-  double wanted = uniform * kept, before = 0;
-  for (size_t i = 0; i < count; ++i)
-    if ((before += tokens[i].weight) > wanted) return tokens[i].id;
-  return count ? tokens[count - 1].id : 0;
+// Puts the fewest likeliest tokens whose mass is enough(mass) in front, the least likely of them last, and returns their
+// end; all of them where that is not enough. A quickselect by mass: no more than a few are ever sorted.
+template <typename Enough>
+Token* fewest(Token* first, Token* last, Enough&& enough) {
+  constexpr int64_t kSorted = 32;
+  double before = 0;
+  while (last - first > kSorted) {
+    Token a = *first, b = first[(last - first) / 2], c = last[-1];
+    Token middle = std::max(std::min(a, b), std::min(std::max(a, b), c));
+    Token* border = std::partition(first, last, [&](const Token& token) { return token < middle; });
+    double mass = mass_of(first, border);
+    if (enough(before + mass))
+      last = border;
+    else
+      before += mass, first = border;
+  }
+  std::sort(first, last);
+  for (; first < last; ++first)
+    if (enough(before += first->weight)) return first + 1;
+  return last;
+}
+
+// One of `tokens` that top-p and min-p leave; `mass` is that of the whole from which top-p takes its share.
+int64_t draw_from(std::vector<Token>& tokens, double mass, const Choice& choice, double uniform) {
+  if (tokens.empty()) return 0;  // of logits that are no numbers
+  Token *first = tokens.data(), *last = first + tokens.size();
+  if (choice.top_p < 1) last = fewest(first, last, [&](double kept) { return kept >= choice.top_p * mass; });
+  if (choice.min_p > 0) last = std::partition(first, last, [&](const Token& t) { return t.weight >= choice.min_p; });
+  double wanted = uniform * mass_of(first, last);
+  return fewest(first, last, [&](double before) { return before > wanted; })[-1].id;
 }
 
 // One of the top-k or top-p tokens; `weights` has room for all blocks.
@@ -123,8 +144,11 @@ int64_t draw_by_likelihood(const Weights& row, const Choice& choice, double unif
   bool cut = choice.top_k > 0 && choice.top_k < n;
   if (cut && choice.top_k <= blocks) {
     std::vector<Token> tokens = beginning(row, choice.top_k);
-    tokens.resize(std::min<size_t>(tokens.size(), choice.top_k));
-    return draw_from(tokens, mass_of(tokens), choice, uniform);
+    if ((int64_t)tokens.size() > choice.top_k) {
+      std::nth_element(tokens.begin(), tokens.begin() + choice.top_k, tokens.end());
+      tokens.resize(choice.top_k);
+    }
+    return draw_from(tokens, mass_of(tokens.data(), tokens.data() + tokens.size()), choice, uniform);
   }
   double mass = 0;
   for (int64_t b = 0; b < blocks; ++b) {
@@ -133,10 +157,11 @@ int64_t draw_by_likelihood(const Weights& row, const Choice& choice, double unif
     else
       mass += row.weigh(b, weights + b * kBlock);
   }
-  for (int64_t few : kFew) {
-    if (cut || few > blocks) break;
-    std::vector<Token> tokens = beginning(row, few);
-    if (mass_of(tokens) >= choice.top_p * mass) return draw_from(tokens, mass, choice, uniform);
+  for (int64_t share : kShares) {
+    if (cut || blocks < 32) break;
+    std::vector<Token> tokens = beginning(row, blocks * share / 32, weights);
+    if (mass_of(tokens.data(), tokens.data() + tokens.size()) >= choice.top_p * mass)
+      return draw_from(tokens, mass, choice, uniform);
   }
   Likeliest likeliest(row, weights, mass);
   Likeliest::Beginning kept = likeliest.all();

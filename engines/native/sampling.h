@@ -1,8 +1,8 @@
 // The token to go on with, chosen from one row of logits in native memory: what generation/sampling.py does with numpy.
 //
 // The same steps in the same order, weights in double precision: a uniform number gives the reference's token unless it
-// falls within a rounding error of the border between two. Nothing sorts the vocabulary: weights are counted into narrow
-// ranges of their logarithm, and only the ranges where a border falls are sorted.
+// falls within a rounding error of the border between two. Nothing sorts the vocabulary: a list of the likeliest tokens
+// is enough for nearly all logits, and for the others `likeliest.h` is.
 #pragma once
 
 #include <cstdint>

@@ -40,8 +40,9 @@ inline vdouble exp_double(vdouble x) {
   return (vdouble)((vlong)p + ((vlong)shifted << 52));
 }
 
-inline bool any(vlong lanes) {
-  vlong none = {};
+template <typename V>
+inline bool any(V lanes) {
+  V none = {};
   return std::memcmp(&lanes, &none, sizeof lanes) != 0;
 }
 
