@@ -50,6 +50,7 @@ REPORTS = {
 DOCUMENTS = (
     Path("README.md"),
     Path("docs/performance.md"),
+    Path("docs/baked-prompts.md"),
     Path("docs/cold-start.md"),
     Path("docs/compiled-engine.md"),
     Path("docs/prefix-reuse.md"),

@@ -16,6 +16,7 @@ import torch
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from engines import padded
 from engines.base import PAGE_TOKENS, Logits, OutOfPagesError, Step, TokenIds, check_steps
 from engines.errors import LoadError
 from engines.machine import available_memory
@@ -29,14 +30,15 @@ MEMORY_BESIDE_WEIGHTS = 300_000_000
 
 
 class TransformersEngine:
-    """A transformers causal LM behind the Engine protocol. Runs the steps of a pass one after the other."""
+    """A transformers causal LM behind the Engine protocol."""
 
     name = "transformers"
     max_rows = MAX_ROWS
     pool = None
     prefixes = ()
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, *, pads: bool) -> None:
+        """With `pads` the steps of a pass share padded batches where the network takes them; else each runs alone."""
         self.model = model
         text = model.config.get_text_config()
         self.dtype = str(model.dtype).removeprefix("torch.")
@@ -45,6 +47,7 @@ class TransformersEngine:
         self.context_length = int(getattr(text, "max_position_embeddings", None) or 2048)
         self._token_bytes = _cache_bytes_per_token(text, model.dtype)
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._pads = pads and padded.takes_batches(model)
         self.total_tokens = self._memory_tokens()
 
     def new_cache(self, pages: Sequence[int] = ()) -> "TransformersCache":
@@ -63,7 +66,7 @@ class TransformersEngine:
             raise OutOfPagesError("the memory that is free cannot hold these tokens")
         lengths = [step.cache.length for step in steps]
         try:
-            return [self._run(step) for step in steps]
+            return self._run_padded(steps) if self._pads else [self._run(step) for step in steps]
         except BaseException:
             for step, length in zip(steps, lengths, strict=True):
                 step.cache.truncate(length)
@@ -83,6 +86,22 @@ class TransformersEngine:
             rows: Logits = logits[0, logits.shape[1] - step.last :].float().cpu().numpy()
         cache.extend(step.ids, entries)
         return rows
+
+    @torch.inference_mode()
+    def _run_padded(self, steps: Sequence[Step]) -> list[Logits]:
+        found: dict[int, Logits] = {}
+        for numbers in padded.alike(steps):
+            group = [steps[number] for number in numbers]
+            if len(group) == 1 or any(len(step.cache.unread) for step in group):
+                found |= {number: self._run(steps[number]) for number in numbers}
+                continue
+            with _memory_errors():
+                entries = [step.cache.entries for step in group]
+                outcomes = padded.forward(self.model, group, entries, keeps=self._keeps)
+            for number, (rows, extended) in zip(numbers, outcomes, strict=True):
+                steps[number].cache.extend(steps[number].ids, extended)
+                found[number] = rows
+        return [found[number] for number in range(len(steps))]
 
     def _memory_tokens(self) -> int:
         if self.device != "cpu":
@@ -117,12 +136,17 @@ class TransformersCache:
         """The ids that the entries do not hold (any more)."""
         return self._ids[self._read :]
 
+    @property
+    def entries(self) -> DynamicCache:
+        """The keys and values of the ids that are not `unread`, in all layers; not to be changed."""
+        return DynamicCache(config=self._config) if self._entries is None else self._entries
+
     def take_entries(self) -> DynamicCache:
         """The entries, to be extended. They are lost unless `extend` brings them back."""
-        entries, self._entries = self._entries, None
-        if entries is None:
+        entries = self.entries
+        if self._entries is None:
             self._read = 0
-            entries = DynamicCache(config=self._config)
+        self._entries = None
         return entries
 
     def extend(self, ids: TokenIds, entries: DynamicCache) -> None:
@@ -184,7 +208,8 @@ def load(directory: Path, *, dtype: str, device: str, threads: int) -> Transform
     chosen = "float32" if chosen == "auto" else chosen
     if not on_gpu:
         _check_memory(directory, stored, chosen)
-    return TransformersEngine(load_pretrained(directory, chosen, "auto" if on_gpu else "cpu"))
+    # A CPU gains nothing from a padded batch: it computes the padding and copies the caches.
+    return TransformersEngine(load_pretrained(directory, chosen, "auto" if on_gpu else "cpu"), pads=on_gpu)
 
 
 def _runs_well(dtype: str) -> bool:

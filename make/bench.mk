@@ -30,6 +30,7 @@ bench: $(VENV)/bench-ready  ## every measurement that runs here; an hour on a qu
 	    --model "compiled int4=models/demo:int4" --prompt 18 128 --starts 3 --calls 3 --name peers-demo
 	$(BENCH) batch $(BENCH_OURS) $(if $(BENCH_BEFORE),--before $(BENCH_BEFORE))
 	$(BENCH) memory $(BENCH_MODELS)
+	$(BENCH) memory --model "compiled int8=SmolLM2-135M:int8+1000" --processes 8 --prompt 1020 --name memory-baked
 	$(BENCH) fidelity
 	$(BENCH) streaming $(BENCH_TWO)
 	$(BENCH) drafts --peers-of SmolLM2-135M

@@ -270,7 +270,7 @@ sys.stdin.read()
 """Uses an artifact's prompt, then stays."""
 
 
-def test_processes_share_one_copy(baked: Path) -> None:
+def test_eight_processes_share_one_copy(baked: Path) -> None:
     path = baked / file_name(LEVEL)
     readers = [
         subprocess.Popen(
@@ -280,7 +280,7 @@ def test_processes_share_one_copy(baked: Path) -> None:
             stdout=subprocess.PIPE,
             text=True,
         )
-        for _ in range(3)
+        for _ in range(8)
     ]
     try:
         for reader in readers:

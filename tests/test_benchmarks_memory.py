@@ -11,8 +11,9 @@ pytest.importorskip("matplotlib")
 
 from benchmarks.__main__ import main
 from benchmarks.memory.report import sections
-from benchmarks.resident import resident
+from benchmarks.resident import Resident, resident, resident_of
 from benchmarks.weights import weights_bytes
+from tests.baking import bake
 
 MB = 1_000_000
 
@@ -25,6 +26,16 @@ def test_memory_of_its_own_is_private_and_proportional() -> None:
     assert after.private_bytes - before.private_bytes > 31 * MB
     assert after.proportional_bytes - before.proportional_bytes > 31 * MB
     assert after.private_bytes <= after.proportional_bytes <= after.private_bytes + after.shared_bytes
+
+
+def test_a_mapped_file_is_told_from_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "pages"
+    path.write_bytes(bytes(8 * MB))
+    assert resident_of(os.getpid(), path) == Resident(0, 0, 0)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapping:
+        assert sum(mapping[i] for i in range(0, 4 * MB, 4096)) == 0
+        found = resident_of(os.getpid(), path)
+    assert 4 * MB <= found.proportional_bytes == found.private_bytes + found.shared_bytes <= 8 * MB + 4096
 
 
 def test_a_process_that_has_ended_has_no_memory() -> None:
@@ -46,6 +57,41 @@ def test_what_is_shared_is_what_is_not_private_beside_one_set_of_weights() -> No
     assert "| int8 | 100 MB | 123 MB | 23 MB |" in pieces["peak"]
     assert "| int8 | 160 MB | 40 MB | 120 MB | 1.20 |" in pieces["together"]
     assert "Failed: int4: it ended" in pieces["notes"]
+    assert pieces["baked"] == ""
+
+
+def test_pages_that_all_processes_have_are_one_copy_of_their_file() -> None:
+    rest = {"proportional_bytes": 40 * MB, "private_bytes": 10 * MB, "shared_bytes": 110 * MB}
+    own = {"proportional_bytes": 3 * MB, "private_bytes": 0, "shared_bytes": 23 * MB}
+    samples = [{"variant": "a", "process": i, "peak_bytes": MB, **rest, "baked": own} for i in range(8)]
+    settings = {
+        "weights_bytes": {"a": 100 * MB}, "processes": 8, "prompt_tokens": 1020,
+        "baked": {"a": {"tokens": 992, "file_bytes": 24 * MB}},
+    }  # fmt: skip
+    pieces = sections({"settings": settings, "samples": samples, "failed": {}})
+    assert "| a | 992 | 24.0 MB | 23.0 MB | 24.0 MB | **1.00** |" in pieces["baked"]
+
+
+def test_a_prompt_that_a_model_has_read_already_is_refused(
+    tmp_path: Path, llama_artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "read.txt").write_text("the quick brown fox " * 12)
+    baked = bake(llama_artifact, tmp_path / "baked", tmp_path / "read.txt")
+    assert main(["memory", "--model", f"baked={baked}", "--prompt", "16", "--out", str(tmp_path)]) == 2
+    assert "baked has read" in capsys.readouterr().err
+
+
+def test_processes_hold_the_pages_of_a_baked_prompt_together(tmp_path: Path, llama_artifact: Path) -> None:
+    (tmp_path / "read.txt").write_text("the quick brown fox " * 40)
+    baked = bake(llama_artifact, tmp_path / "baked", tmp_path / "read.txt")
+    options = ["--model", f"baked={baked}", "--prompt", "600", "--processes", "2", "--out", str(tmp_path)]
+    assert main(["memory", *options]) == 0
+    content = json.loads((tmp_path / "memory.json").read_text())
+    assert content["failed"] == {}
+    size = content["settings"]["baked"]["baked"]["file_bytes"]
+    held = [sample["baked"] for sample in content["samples"]]
+    assert all(own["shared_bytes"] > size - 2 * 4096 for own in held)
+    assert sum(own["proportional_bytes"] for own in held) <= size + 2 * 4096
 
 
 @pytest.mark.slow

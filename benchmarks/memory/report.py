@@ -40,12 +40,27 @@ def _together(content: dict[str, Any]) -> str:
     return table([*head, "shared / weights of one"], rows)
 
 
+def _baked(content: dict[str, Any]) -> str:
+    """What of the mapped pages of a prompt is in memory: in each process, and of all processes together."""
+    rows = []
+    for name, about in content["settings"].get("baked", {}).items():
+        held = [sample["baked"] for sample in _variants(content).get(name, [])]
+        if held:
+            each = max(own["private_bytes"] + own["shared_bytes"] for own in held)
+            together = sum(own["proportional_bytes"] for own in held)
+            sizes = (f"{size / 1e6:.1f} MB" for size in (about["file_bytes"], each, together))
+            rows.append([name, f"{about['tokens']:,}", *sizes, f"**{together / about['file_bytes']:.2f}**"])
+    head = ["tokens baked", "their file", "of it in each process", "of it in all together (PSS)", "copies"]
+    return table([f"{content['settings']['processes']} processes", *head], rows) if rows else ""
+
+
 def sections(content: dict[str, Any]) -> dict[str, str]:
     """Named pieces of Markdown."""
     notes = [f"- Failed: {name}: {error}." for name, error in content["failed"].items()]
     return {
         "peak": _peak(content),
         "together": _together(content),
+        "baked": _baked(content),
         "notes": "\n".join(notes) + "\n" if notes else "",
     }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from benchmarks.resident import Resident, resident
+from benchmarks.resident import Resident, resident, resident_of
 
 
 class PeerFailedError(Exception):
@@ -86,6 +86,14 @@ class Session:
         assert self._process is not None
         try:
             return resident(self._process.pid)
+        except OSError:
+            raise PeerFailedError(self._ending()) from None
+
+    def resident_of(self, path: Path) -> Resident:
+        """The same of a file that it has mapped. Raises PeerFailedError when it has ended."""
+        assert self._process is not None
+        try:
+            return resident_of(self._process.pid, path)
         except OSError:
             raise PeerFailedError(self._ending()) from None
 

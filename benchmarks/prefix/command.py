@@ -14,6 +14,7 @@ from benchmarks.checkpoints import checkpoint
 from benchmarks.errors import InputError, NotInstalledError
 from benchmarks.peers.contenders import PEERS, interpreter, prepare
 from benchmarks.peers.session import PeerFailedError, Session
+from benchmarks.prefix import starts
 from benchmarks.results import Recorder
 from benchmarks.variants import Variant, described, interleaved, parse_variants
 from engines.machine import usable_vcpus
@@ -22,7 +23,8 @@ from tools.emulator import Emulator, EmulatorError
 WHAT = (
     "One environment with PREFIX_CACHE as it is by default and one with 0, the whole handler under the emulator. Every "
     "request has new tokens behind a beginning that all share; the first request of each kind is not counted. A peer "
-    "reads through pipes and is given the beginning again, uncounted, before each request that it may reuse it for."
+    "reads through pipes and is given the beginning again, uncounted, before each request that it may reuse it for. "
+    "Starts: new processes that read through pipes, with a prompt that was read before they began."
 )
 PLAIN_IDS = range(10, 250)
 """Token ids that prompts are drawn from: ordinary ones in any vocabulary."""
@@ -53,6 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The subcommand's parameters."""
     add = parser.add_argument
     add("--model", action="append", metavar="NAME=DIRECTORY", help="an artifact; default compiled=SmolLM2-135M:int8")
+    add(
+        "--baked",
+        default="compiled=SmolLM2-135M:int8+1000",
+        metavar="NAME=DIRECTORY",
+        help="the artifact of the starts",
+    )
     add("--checkpoint", default="SmolLM2-135M", help="what peers are given; a directory or a shape")
     add("--precision", default="int8", choices=("float32", "int8"), help="of peers, default int8")
     add("--python", action="append", default=[], metavar="PEER=PATH", help="the interpreter of a peer's environment")
@@ -84,6 +92,7 @@ def kinds(options: argparse.Namespace) -> list[Kind]:
 def run(options: argparse.Namespace) -> Path:
     """Measure, saving after every round; returns the results file's path."""
     wanted, variants = kinds(options), parse_variants(options.model or ["compiled=SmolLM2-135M:int8"])
+    (baked,) = parse_variants([options.baked])
     prices = load_prices(options.region, "x86_64")
     settings: dict[str, Any] = {
         "models": described(variants),
@@ -91,7 +100,7 @@ def run(options: argparse.Namespace) -> Path:
         "prices": {"region": options.region, **{name: prices[name] for name in ("request", "gb_second")}},
     }
     recorder = Recorder(options.out / f"{options.name}.json", "prefix", WHAT, settings)
-    recorder.data = {"samples": [], "peers": [], "skipped": [], "failed": {}}
+    recorder.data = {"samples": [], "peers": [], "starts": [], "skipped": [], "failed": {}}
     with contextlib.ExitStack() as stack, Progress() as progress:
         environments = _environments(stack, variants, wanted, options.memory, recorder)
         peers = _peers(stack, options, recorder)
@@ -102,6 +111,7 @@ def run(options: argparse.Namespace) -> Path:
             _call(environments[variant, reuses], variant, reuses, kind, i, recorder)
         for i, (name, kind) in interleaved([(name, kind) for name in peers for kind in wanted[:2]], options.runs):
             _call_peer(name, peers[name], kind, i, recorder)
+    starts.measure(options, baked, recorder)
     recorder.save(complete=True)
     return recorder.path
 

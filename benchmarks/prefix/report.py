@@ -66,6 +66,24 @@ def _typical(content: dict[str, Any]) -> str:
     return f"{about}\n\n{table(head, rows)}"
 
 
+def _starts(content: dict[str, Any]) -> str:
+    """How soon a process has its first token, with a prompt that was read before it began."""
+    read = content["settings"].get("read")
+    if read is None:
+        return "*Not measured yet: `python -m benchmarks prefix`.*\n"
+    samples = sorted(content["starts"], key=lambda sample: int(sample["round"]))
+    rows = []
+    for who, size in read["file_bytes"].items():
+        short, behind = (
+            [s["first_token_s"] for s in samples if (s["who"], s["kind"]) == (who, kind)] for kind in ("short", "read")
+        )
+        if short and len(short) == len(behind):
+            rows.append(_row(who, short, behind, f"{size / 1e6:.1f} MB"))
+    new = content["settings"]["new"]
+    head = [f"{new} tokens", f"{read['tokens']} read before, {new} new", "ratio", "their file"]
+    return table(["process start to first token, median ms", *head], rows)
+
+
 def _per_million(content: dict[str, Any], calls: list[float]) -> float:
     """US dollars for a million requests that take as long, each rounded up to a millisecond as Lambda bills it."""
     settings, prices = content["settings"], content["settings"]["prices"]
@@ -80,6 +98,7 @@ def sections(content: dict[str, Any]) -> dict[str, str]:
     return {
         "first-token": _first_token(content),
         "typical": _typical(content),
+        "starts": _starts(content),
         "notes": "\n".join(notes) + "\n" if notes else "",
     }
 

@@ -23,16 +23,19 @@ def load_model() -> Any:
 
 
 def load() -> Callable[[list[int], int], Iterator[int]]:
-    """Return a greedy token generator over the engine."""
+    """Return a greedy token generator over the engine, which begins behind what an artifact has read of a prompt."""
     import numpy as np
 
     from engines.base import Step
+    from generation.prefix_cache import PrefixCache
 
     engine = load_model().engine
+    prefixes = PrefixCache(engine, most=0)
 
     def generate(ids: list[int], tokens: int) -> Iterator[int]:
-        cache = engine.new_cache()
         rest = np.array(ids, dtype=np.int64)
+        cache = prefixes.find(rest[:-1], None)
+        rest = rest[cache.length :]
         for _ in range(tokens):
             while len(rest):
                 part, rest = rest[: engine.max_rows], rest[engine.max_rows :]

@@ -1,11 +1,13 @@
 """llama.cpp through llama-cpp-python.
 
 Arguments: GGUF_FILE PRECISION THREADS [together | shaped | drafts | plain] [no_extra_buffers] [flash_attention]
-[keep_prompt].
+[keep_prompt] [save_state=FILE | load_state=FILE]. The state is that of one sequence, as llama.cpp's server saves and
+restores a slot.
 """
 # mypy: ignore-errors
 # Its imports are of another environment, which the type checker does not see.
 
+import ctypes
 import sys
 from collections.abc import Callable, Iterator
 
@@ -30,13 +32,28 @@ def load() -> Callable[[list[int], int], Iterator[int]]:
         verbose=False, **extra,
     )  # fmt: skip
 
+    files = dict(word.split("=", 1) for word in sys.argv[4:] if "=" in word)
+
+    def save_state(ids: list[int]) -> None:
+        tokens = (llama_cpp.llama_token * len(ids))(*ids)
+        llama_cpp.llama_state_seq_save_file(llm.ctx, files["save_state"].encode(), 0, tokens, len(ids))
+
+    if "load_state" in files:
+        tokens, count = (llama_cpp.llama_token * llm.n_ctx())(), ctypes.c_size_t()
+        path = files["load_state"].encode()
+        if not llama_cpp.llama_state_seq_load_file(llm.ctx, path, 0, tokens, len(tokens), ctypes.byref(count)):
+            raise RuntimeError(f"{files['load_state']} holds no state of this model")
+        llm.input_ids[: count.value], llm.n_tokens = tokens[: count.value], count.value
+
     def generate(ids: list[int], tokens: int, schema: str | None = None) -> Iterator[int]:
-        if "keep_prompt" not in sys.argv:  # with it, what the last request began with is not read again
-            llm.reset()
+        if not {"keep_prompt", "load_state"} & {word.partition("=")[0] for word in sys.argv}:
+            llm.reset()  # else what the last request, or the state, begins with is not read again
         grammar = None if schema is None else llama_cpp.LlamaGrammar.from_json_schema(schema, verbose=False)
         for token in llm.generate(ids, top_k=1, temp=0.0, repeat_penalty=1.0, grammar=grammar):
             if schema is not None and token == llm.token_eos():
                 return
+            if "save_state" in files:
+                save_state(ids)
             yield token
 
     return generate
