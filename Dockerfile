@@ -16,11 +16,13 @@ FROM ${BASE} AS source
 # MODEL: a directory under models/, a hub id (then MODEL_REVISION, a commit, pins it), or `none` when MODEL_DIR will name a
 # bucket or a mounted file system. ENGINE: `auto` turns the model into machine code where its architecture compiles and has
 # transformers serve it where not; `compiled` and `transformers` allow only one of the two. PROMPTS: a file under prompts/,
-# or a folder of them, that a compiled model has read already when it starts (docs/baked-prompts.md).
+# or a folder of them, that a compiled model has read already when it starts (docs/baked-prompts.md). QUANTIZE: `int8`,
+# `int4`, `none`, or `auto`, which is int4 where that is within QUALITY_BOUND and int8 where not (docs/compiled-engine.md).
 ARG MODEL=models/demo
 ARG MODEL_REVISION=
 ARG ENGINE=auto
 ARG QUANTIZE=int8
+ARG QUALITY_BOUND=0.02
 ARG CONTEXT_LENGTH=
 ARG PROMPTS=
 WORKDIR /build
@@ -33,7 +35,8 @@ COPY startup startup
 COPY models models
 COPY prompts prompts
 RUN python3 -m image.prepare_model "${MODEL}" /opt/model --revision "${MODEL_REVISION}" \
-    --engine "${ENGINE}" --quantize "${QUANTIZE}" --context-length "${CONTEXT_LENGTH}" --prompts "${PROMPTS}" --check
+    --engine "${ENGINE}" --quantize "${QUANTIZE}" --quality-bound "${QUALITY_BOUND}" \
+    --context-length "${CONTEXT_LENGTH}" --prompts "${PROMPTS}" --check
 
 # ---- packages: what takes longest and is the same for every model ----
 FROM ${BASE} AS packages
@@ -64,13 +67,15 @@ ARG MODEL=models/demo
 ARG MODEL_REVISION=
 ARG ENGINE=auto
 ARG QUANTIZE=int8
+ARG QUALITY_BOUND=0.02
 ARG CONTEXT_LENGTH=
 ARG PROMPTS=
 # A mirror of the hub.
 ARG HF_ENDPOINT=https://huggingface.co
 COPY --from=source /build .
 RUN PYTHONPATH=/build:/opt/python python3 -m image.prepare_model "${MODEL}" /opt/model --revision "${MODEL_REVISION}" \
-    --engine "${ENGINE}" --quantize "${QUANTIZE}" --context-length "${CONTEXT_LENGTH}" --prompts "${PROMPTS}"
+    --engine "${ENGINE}" --quantize "${QUANTIZE}" --quality-bound "${QUALITY_BOUND}" \
+    --context-length "${CONTEXT_LENGTH}" --prompts "${PROMPTS}"
 RUN if [ "${ENGINE}" = compiled ] || [ -e /opt/model/manifest.json ]; then \
         rm -rf /opt/python && mv /opt/python-compiled /opt/python; \
     else python3 image/finish_packages.py prepared /opt/python; fi

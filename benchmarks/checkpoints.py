@@ -60,7 +60,14 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 """Sizes from the models' own config.json on the Hugging Face hub; `tokens` is how many their tokenizers know."""
-QUANTIZE = ("none", "int8", "int4")
+OPTIONS = {
+    "none": ["--quantize", "none"],
+    "int8": ["--quantize", "int8"],
+    "int4": ["--quantize", "int4"],
+    "int4-uncalibrated": ["--quantize", "int4", "--no-calibration"],
+}
+"""Of the compiler, for each way to compile a checkpoint."""
+QUANTIZE = tuple(OPTIONS)
 MADE = Path("build/benchmarks/checkpoints")
 COMPILED = Path("build/benchmarks/artifacts")
 
@@ -97,7 +104,7 @@ def _artifact(source: Path, quantize: str, prompt_tokens: int) -> Path:
     directory = COMPILED / compiler_digest() / name
     if not (directory / "manifest.json").is_file():
         directory.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "compiler", str(source), str(directory), "--quantize", quantize]
+        command = [sys.executable, "-m", "compiler", str(source), str(directory), *OPTIONS[quantize]]
         if prompt_tokens:
             prompt = directory.with_name(f"{name}.txt")
             prompt.write_text(prompt_text(source, prompt_tokens))

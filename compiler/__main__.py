@@ -4,22 +4,41 @@ Exit status 3 says that the checkpoint's architecture cannot be compiled: the tr
 """
 
 import argparse
+import math
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 
 from compiler.errors import UNSUPPORTED, CompileError, UnsupportedModelError
 from engines import artifact, cpu_levels
 from engines.errors import LoadError
 
+AUTO = "auto"
+
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m compiler", description=__doc__)
     parser.add_argument("checkpoint", nargs="?", type=Path, help="a directory that transformers loads as a causal LM")
     parser.add_argument("out", nargs="?", type=Path, help="the artifact directory to write")
-    parser.add_argument("--quantize", choices=("none", "int8", "int4"), default="int8")
+    parser.add_argument(
+        "--quantize",
+        choices=("none", "int8", "int4", AUTO),
+        default="int8",
+        help=f"{AUTO}: int4 where that is within --quality-bound, else int8",
+    )
+    parser.add_argument(
+        "--quality-bound",
+        type=_nats,
+        metavar="NATS",
+        help=f"for {AUTO}: most nats a token (Kullback-Leibler) that int4 may be from float32, on text that the model "
+        "writes",
+    )
+    parser.add_argument(
+        "--no-calibration",
+        action="store_true",
+        help="round int4 weights by themselves, not by what they are fed with when the model writes text",
+    )
     parser.add_argument(
         "--context-length", type=int, help="most tokens of prompt and completion (default: the model's)"
     )
@@ -42,7 +61,19 @@ def _arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if (arguments.verify is None) == (arguments.out is None):
         parser.error("give CHECKPOINT and OUT, or --verify OUT")
+    if (arguments.quantize == AUTO) != (arguments.quality_bound is not None):
+        parser.error(f"--quantize {AUTO} and --quality-bound NATS go together")
+    if arguments.quantize == AUTO and arguments.no_calibration:
+        parser.error(f"--quantize {AUTO} measures on the text that --no-calibration does without")
     return arguments
+
+
+def _nats(text: str) -> float:
+    """A number of nats above 0."""
+    with suppress(ValueError):
+        if 0 < (value := float(text)) < math.inf:
+            return value
+    raise argparse.ArgumentTypeError(f"{text} is not a number of nats above 0")
 
 
 def _verify(directory: Path) -> None:
@@ -53,29 +84,30 @@ def _verify(directory: Path) -> None:
 
 def _compile(arguments: argparse.Namespace) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from compiler import check, prompt_pages  # torch and transformers are imported from here on
-    from compiler.build import build
+    from compiler import auto, check, package, prompt_pages  # torch and transformers are imported from here on
+    from compiler.build import Built, build
 
     checkpoint, out, quantize, prompts = arguments.checkpoint, arguments.out, arguments.quantize, arguments.prompt
-    seconds = build(checkpoint, out, quantize, arguments.context_length, arguments.isa, prompts)
+
+    def built(quantize: str) -> Built:
+        return build(
+            checkpoint, out, quantize, arguments.context_length, arguments.isa, prompts, not arguments.no_calibration
+        )
+
+    if quantize == AUTO:
+        choice = auto.choose(built, checkpoint, out, arguments.quality_bound)
+        quantize, result = choice.quantize, choice.built
+        print(choice.said)
+    else:
+        result = built(quantize)
     text = arguments.text or checkpoint / "heldout.txt"
-    with _served_only_if_checked(out):
-        comparison = check.compare(checkpoint, out, text if text.exists() else None)
-        print(check.table(comparison, seconds))
+    with package.served_only_if_checked(out):
+        comparison = check.compare(checkpoint, out, check.held_out(checkpoint, text) if text.exists() else None)
+        print(check.table(comparison, result.seconds))
         if not check.acceptable(comparison, quantize):
             raise UnsupportedModelError("The compiled model does not agree with transformers")
         for line in prompt_pages.check(out, prompts):
             print(line)
-
-
-@contextmanager
-def _served_only_if_checked(directory: Path) -> Iterator[None]:
-    """Remove the artifact's manifest, without which nothing loads it, if the block does not end well."""
-    try:
-        yield
-    except BaseException:
-        (directory / artifact.MANIFEST).unlink()
-        raise
 
 
 def main() -> int:

@@ -5,16 +5,28 @@ import time
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import transformers
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from compiler import codegen, export, package, prompt_files, prompt_pages, resources, tokenizer
-from compiler.errors import CompileError, UnsupportedModelError, refusing
+from compiler import (
+    calibrate,
+    calibration_text,
+    codegen,
+    export,
+    package,
+    prompt_files,
+    prompt_pages,
+    resources,
+    tokenizer,
+)
+from compiler.calibration_text import CalibrationText
+from compiler.errors import CannotCalibrateError, CompileError, UnsupportedModelError, refusing
 from compiler.ops import Kind
-from compiler.pack import pack
+from compiler.pack import BITS, Quantised, pack_stacked
 from compiler.rewrite import PackedWeights, rewrite
 from engines.artifact import FORMAT, WEIGHTS, stamp
 from engines.cpu_levels import levels_here
@@ -27,6 +39,14 @@ QUANTIZATIONS = {
     "int4": (Kind.INT4, Kind.INT6, 2),
 }
 DTYPES = {"none": "float32", "int8": "int8", "int4": "int4"}
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a compilation took, and the text that it calibrated on, if it did."""
+
+    seconds: float
+    text: CalibrationText | None
 
 
 def _context_length(model: transformers.PreTrainedModel, wanted: int | None) -> int:
@@ -45,8 +65,11 @@ def build(
     context_length: int | None = None,
     levels: Sequence[str] | None = None,
     prompts: Sequence[Path] = (),
-) -> float:
-    """Compile `checkpoint` into the artifact `target`, read the `prompts` into it, and return the seconds that took.
+    calibrated: bool = True,
+) -> Built:
+    """Compile `checkpoint` into the artifact `target` and read the `prompts` into it.
+
+    Four-bit weights are `calibrated` on text that the model writes; where that cannot be, a sentence says why.
 
     Raises LoadError for a checkpoint that cannot be served at all, UnsupportedModelError for one whose architecture
     cannot be compiled, and CompileError for what this machine lacks or what is wrong with a prompt. `target` is then as
@@ -58,11 +81,12 @@ def build(
         raise UnsupportedModelError("There are no kernels for this machine's architecture")
     codegen.require_compilers(levels)
     linear, table, element_bytes = QUANTIZATIONS[quantize]
+    calibrated = calibrated and linear == Kind.INT4
     with (
         package.staging(target) as staged,
         tempfile.TemporaryDirectory() as work,
         warnings.catch_warnings(),
-        tqdm(total=6 + 2 * len(levels) + bool(prompts), desc="load", unit="step") as steps,
+        tqdm(total=6 + 2 * len(levels) + bool(prompts) + 2 * calibrated, desc="load", unit="step") as steps,
         tqdm(desc="pack", unit=" weights", unit_scale=True, mininterval=0.5, leave=False) as packed,
     ):
         warnings.simplefilter("ignore")  # torch's about its own internals
@@ -71,15 +95,27 @@ def build(
             steps.set_description(description)
             steps.update()
 
-        resources.require(checkpoint, target, quantize)
+        resources.require(checkpoint, target, quantize, calibrated=calibrated)
         model = export.load(checkpoint)
         context = _context_length(model, context_length)
         tokenizer.require_ids_below(model.config.get_text_config().vocab_size, checkpoint)
         to_read = prompt_files.read(prompts, checkpoint, context)
+        ready: dict[int, Quantised] = {}
+        text = None
+        if calibrated:
+            step("write text to calibrate on")
+            try:
+                text = calibration_text.write(model, checkpoint, context)
+                step("calibrate")
+                packed.reset(total=calibrate.weights_of(model))
+                ready = calibrate.calibrate(model, text.ids, BITS[linear], packed.update)
+            except CannotCalibrateError as error:
+                tqdm.write(f"The weights are rounded without calibration: {error}.")
+                model = export.load(checkpoint)  # some of its layers may have been quantised
         step("export")
         exported = export.export(model)
         packed.reset(total=sum(p.numel() for p in model.parameters() if p.dim() == 2))
-        weights = PackedWeights(lambda matrix, kind: pack(matrix, kind, packed.update))
+        weights = PackedWeights(lambda matrices, kind: pack_stacked(matrices, kind, ready, packed.update))
         step("rewrite")
         with refusing(f"The graph of {type(model).__name__} cannot be rewritten"):
             rewritten = export.again(exported.program, lambda module: rewrite(module, weights, linear, table))
@@ -136,4 +172,4 @@ def build(
             step("read the prompts")
             prompt_pages.store(staged, to_read)
         step("done")
-    return time.perf_counter() - started
+    return Built(time.perf_counter() - started, text)

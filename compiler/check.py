@@ -6,6 +6,7 @@ The checkpoint can also be compared with itself in another dtype. Knows nothing 
 import io
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.errors import CompileError, UnsupportedModelError
+from compiler.measure import REFERENCE
 from engines import artifact
 from engines.machine import usable_vcpus
 
@@ -23,6 +25,8 @@ from engines.machine import usable_vcpus
 # rounding far: 2 layers of a random SmolLM2-135M leave 0.995 in int8, ours or simulated in torch, and 30 layers 0.86.
 _CORRELATION = {"none": 0.9999, "int8": 0.5, "int4": 0.1}
 _TOLERANCE = 1e-4
+_LOGS_BYTES = 500_000_000
+"""Of the reference's log-probabilities, kept on disk meanwhile: more tokens of a text are not compared one by one."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Comparison:
     target: dict[str, float]
     reference: dict[str, float]
     perplexity: tuple[float, float] | None
+    divergence: float | None
+    """Mean Kullback-Leibler divergence from the reference, nats a token of the text."""
 
 
 def _prompts(vocab_size: int, context: int, chunk: int) -> dict[str, npt.NDArray[np.int64]]:
@@ -65,7 +71,8 @@ def size_on_disk(directory: Path) -> int:
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
-def _held_out(checkpoint: Path, text: Path) -> npt.NDArray[np.int64]:
+def held_out(checkpoint: Path, text: Path) -> npt.NDArray[np.int64]:
+    """The ids of a text file's beginning."""
     from tokenizers import Tokenizer
 
     encoded = Tokenizer.from_file(str(checkpoint / "tokenizer.json")).encode(text.read_text()[:400_000])
@@ -86,23 +93,49 @@ def _measure(kind: str, directory: Path, threads: int, request: dict[str, Any]) 
     return dict(np.load(io.BytesIO(done.stdout)))
 
 
-def compare(checkpoint: Path, target: Path, text: Path | None, kind: str = "compiled") -> Comparison:
-    """Run `target` and the checkpoint in float32 on the same prompts, and on held-out `text` where there is one.
+def _to_score(vocab_size: int, text: npt.NDArray[np.int64], window: int, scratch: Path) -> dict[str, Any]:
+    """The part of a request that asks for what an engine makes of `text`, with a file for the reference's logits."""
+    logs, rows = scratch / "logs.npy", min(len(text) - 1, _LOGS_BYTES // (4 * vocab_size))
+    np.lib.format.open_memmap(logs, "w+", np.float32, (rows, vocab_size))
+    return {"text": text, "window": window, "logs": str(logs)}
+
+
+def reference(
+    checkpoint: Path, text: npt.NDArray[np.int64], window: int, scratch: Path
+) -> tuple[dict[str, Any], npt.NDArray[np.float32]]:
+    """What `Scores` says of transformers in float32 on `text`, and its log-probabilities, a file in `scratch`."""
+    vocab_size, context, chunk = _sizes(REFERENCE, checkpoint)
+    request = {**_prompts(vocab_size, context, chunk), **_to_score(vocab_size, text, window, scratch)}
+    answer = _measure(REFERENCE, checkpoint.resolve(), usable_vcpus(), request)
+    return answer, np.load(request["logs"], mmap_mode="r")
+
+
+def compare(
+    checkpoint: Path,
+    target: Path,
+    text: npt.NDArray[np.int64] | None,
+    kind: str = "compiled",
+    window: int = 512,
+) -> Comparison:
+    """Run `target` and the checkpoint in float32 on the same prompts, and on windows of `text`, ids `[T]`, if given.
 
     `target` is an artifact, or with a dtype as `kind` a checkpoint, which transformers then runs in that dtype.
     """
-    request: dict[str, Any] = dict(_prompts(*_sizes(kind, target)))
-    if text is not None:
-        request["text"] = _held_out(checkpoint, text)
+    vocab_size, context, chunk = _sizes(kind, target)
+    request: dict[str, Any] = dict(_prompts(vocab_size, context, chunk))
     threads = usable_vcpus()
-    ours = _measure(kind, target.resolve(), threads, request)
-    theirs = _measure("float32", checkpoint.resolve(), threads, request)
+    with tempfile.TemporaryDirectory() as scratch:
+        if text is not None:
+            request |= _to_score(vocab_size, text, window, Path(scratch))
+        theirs = _measure(REFERENCE, checkpoint.resolve(), threads, request)
+        ours = _measure(kind, target.resolve(), threads, request)
     names = [name for name in ours if name.startswith("l")]
     difference = max(float(np.abs(ours[n] - theirs[n][-len(ours[n]) :]).max() / np.abs(theirs[n]).max()) for n in names)
     same = np.concatenate([ours[n].argmax(1) == theirs[n][-len(ours[n]) :].argmax(1) for n in names])
     correlation = np.concatenate([_correlations(ours[n], theirs[n][-len(ours[n]) :]) for n in names])
-    perplexity = None
+    perplexity = divergence = None
     if text is not None:
+        divergence = float(ours["divergence"])
         same = ours["choices"] == theirs["choices"]
         perplexity = (float(np.exp(ours["nll"].mean())), float(np.exp(theirs["nll"].mean())))
     figures = ("first_token_s", "token_ms", "peak_bytes")
@@ -115,6 +148,7 @@ def compare(checkpoint: Path, target: Path, text: Path | None, kind: str = "comp
         {name: float(ours[name]) for name in figures},
         {name: float(theirs[name]) for name in figures},
         perplexity,
+        divergence,
     )
 
 
@@ -150,4 +184,5 @@ def table(comparison: Comparison, seconds: float) -> str:
         ours, theirs = comparison.perplexity
         change = 100 * (ours / theirs - 1)
         lines.append(f"| perplexity of the held-out text | {ours:.4f} ({change:+.2f} %) | {theirs:.4f} |")
+        lines.append(f"| Kullback-Leibler divergence on it, nats a token | {comparison.divergence:.5f} | |")
     return "\n".join(lines)

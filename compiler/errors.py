@@ -19,6 +19,10 @@ class UnsupportedModelError(CompileError):
         return f"{super().__str__()}{REMEDY}"
 
 
+class CannotCalibrateError(Exception):
+    """A model can be quantised, but not by what its layers are fed with. The message is one clause with the reason."""
+
+
 @contextmanager
 def refusing(what: str) -> Iterator[None]:
     """Turn whatever torch raises within into UnsupportedModelError: "`what` (the reason)".

@@ -2,13 +2,15 @@
 
 The compiler runs it once per engine, so that start-up and memory are each engine's own. The request is an npz with
 `started` (time.time() when the process was asked for), prompts `p0, p1, ...` and optionally `text`, token ids to
-score; the answer is an npz with the logits `l0, ...`, seconds and bytes, and `nll [len(text) - 1]`.
+score in windows of `window`, with `logs`, the name of an .npy file that the reference writes and others are compared
+with; the answer is an npz with the logits `l0, ...`, seconds and bytes, and what `Scores` says.
 """
 
 import io
 import re
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ import numpy.typing as npt
 
 from engines.base import Engine, Step
 
+REFERENCE = "float32"
+"""The kind of engine that others are compared with."""
 _ROWS = 64  # logits compared per prompt, from its end
 _STEPS = 48
 _ONE_AT_A_TIME = 4  # tokens of a prompt that go through the graph for single tokens
@@ -45,22 +49,57 @@ def last_logits(engine: Engine, ids: npt.NDArray[np.int64], rows: int) -> npt.ND
     return np.concatenate(logits)[-rows:]
 
 
-def score(
-    engine: Engine, text: npt.NDArray[np.int64], window: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Negative log-likelihood of each token of `text` but those that open a window, and the engine's first choices."""
-    losses, choices = [], []
+def log_probabilities(engine: Engine, text: npt.NDArray[np.int64], window: int) -> Iterator[npt.NDArray[np.float32]]:
+    """`[S, V]`, chunk after chunk: of what follows each token of `text` but the last, read in windows."""
     for begin in range(0, len(text) - 1, window):
-        ids = text[begin : begin + window + 1]
+        ids = text[begin : min(begin + window, len(text) - 1)]
         cache = engine.new_cache()
-        for at in range(0, len(ids) - 1, engine.max_rows):
-            chunk = ids[:-1][at : at + engine.max_rows]
-            logits = engine.forward([Step(chunk, cache, len(chunk))])[0].astype(np.float64)
-            logits -= logits.max(1, keepdims=True)
-            logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-            losses.append(-logs[np.arange(len(chunk)), ids[at + 1 : at + 1 + len(chunk)]])
-            choices.append(logits.argmax(1))
-    return np.concatenate(losses), np.concatenate(choices)
+        for at in range(0, len(ids), engine.max_rows):
+            chunk = ids[at : at + engine.max_rows]
+            (logits,) = engine.forward([Step(chunk, cache, len(chunk))])
+            yield normalised(logits)
+
+
+def normalised(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Logits `[S, V]` as log-probabilities."""
+    below: npt.NDArray[np.float32] = logits - logits.max(1, keepdims=True)
+    below -= np.log(np.exp(below).sum(1, keepdims=True, dtype=np.float64)).astype(np.float32)
+    return below
+
+
+class Scores:
+    """What an engine makes of a text, taken chunk by chunk.
+
+    `logs` `[T, V]` is the file of log-probabilities after the text's first T tokens: the reference fills it, others are
+    compared with it.
+    """
+
+    def __init__(self, text: npt.NDArray[np.int64], logs: npt.NDArray[np.float32], *, reference: bool) -> None:
+        self._targets, self._logs, self._reference = text[1:], logs, reference
+        self._at = 0
+        self._losses: list[npt.NDArray[np.float32]] = []
+        self._choices: list[npt.NDArray[np.int64]] = []
+        self._divergences: list[npt.NDArray[np.float32]] = []
+
+    def add(self, found: npt.NDArray[np.float32]) -> None:
+        """The next log-probabilities, `[S, V]`."""
+        here = slice(self._at, self._at + len(found))
+        self._at = here.stop
+        self._losses.append(-found[np.arange(len(found)), self._targets[here]])
+        self._choices.append(found.argmax(1))
+        theirs = self._logs[here]
+        if self._reference:
+            theirs[:] = found[: len(theirs)]
+        else:
+            self._divergences.append((np.exp(theirs) * (theirs - found[: len(theirs)])).sum(1))
+
+    def answer(self) -> dict[str, Any]:
+        """Negative log-likelihood and first choice for each token but the first, and the mean Kullback-Leibler
+        divergence from the reference in nats a token, 0 for the reference itself.
+        """
+        divergence = np.concatenate(self._divergences).astype(np.float64).mean() if self._divergences else 0.0
+        losses = np.concatenate(self._losses).astype(np.float64)
+        return {"nll": losses, "choices": np.concatenate(self._choices), "divergence": divergence}
 
 
 def _peak_bytes() -> int:
@@ -86,7 +125,11 @@ def measure(kind: str, directory: Path, threads: int, request: Any) -> dict[str,
         if name.startswith("p"):
             answer["l" + name[1:]] = last_logits(engine, request[name], _ROWS)
     if "text" in request.files:
-        answer["nll"], answer["choices"] = score(engine, request["text"], min(512, engine.context_length))
+        text, logs = request["text"], np.load(str(request["logs"]), mmap_mode="r+")
+        scores = Scores(text, logs, reference=kind == REFERENCE)
+        for found in log_probabilities(engine, text, min(int(request["window"]), engine.context_length)):
+            scores.add(found)
+        answer |= scores.answer()
     return answer
 
 

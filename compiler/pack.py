@@ -1,13 +1,14 @@
 """Weight matrices -> the byte layouts that engines/native/packed.h describes. Knows nothing of graphs or files.
 
-Every layout is tiles of 16 output rows, so one file serves every instruction set. Scales are found without calibration
-data: int8 takes one scale per row; int4 and int6 one per row and 32 inputs, searched for the least squared error and
-itself stored in 8 bits, as a multiple of its row's unit.
+Every layout is tiles of 16 output rows, so one file serves every instruction set. int8 takes one scale per row; int4
+and int6 one per row and 32 inputs, itself stored in 8 bits, as a multiple of its row's unit. Here scales are searched for
+the least squared error of the weights; compiler/gptq.py finds better ones where it is known what the weights are fed with.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -27,24 +28,61 @@ _DIVISORS = torch.linspace(0.63, 1.19, 20).tolist()
 _SEARCHED_AT_A_TIME = 2**13  # groups, so that they stay in a cache
 
 
-def _padded(weight: Tensor, inputs: int) -> Tensor:
-    """`[N, K]` -> `[ceil16(N), inputs]`, zeros added; the weight itself where none are missing."""
-    n, k = weight.shape
-    missing = (0, inputs - k, 0, -n % TILE)
-    return torch.nn.functional.pad(weight.float(), missing) if any(missing) else weight.float()
+@dataclass(frozen=True)
+class Quantised:
+    """A matrix `[N, K]` as int4 or int6 numbers, K a multiple of 32: a weight is (code - half) * scale * unit."""
+
+    bits: int
+    units: Tensor
+    """`float32 [N]`"""
+    scales: Tensor
+    """`int8 [N, K / 32]`"""
+    codes: Tensor
+    """`uint8 [N, K]`, from 0 on"""
+
+    def values(self) -> Tensor:
+        """The weights that these numbers stand for, `float32 [N, K]`."""
+        values = (self.units[:, None] * self.scales).repeat_interleave(BLOCK, 1)
+        return values.mul_(self.codes.float().sub_(2 ** (self.bits - 1)))
+
+
+def padded(matrix: Tensor) -> Tensor:
+    """`[N, K]` -> `float32 [N, ceil32(K)]`, zeros added; the matrix itself where none are missing."""
+    missing = -matrix.shape[1] % BLOCK
+    return torch.nn.functional.pad(matrix.float(), (0, missing)) if missing else matrix.float()
+
+
+def _whole_tiles(matrix: Tensor) -> Tensor:
+    """`[N, K]` -> `[ceil16(N), K]`, zeros added; the matrix itself where none are missing."""
+    missing = -matrix.shape[0] % TILE
+    return torch.nn.functional.pad(matrix, (0, 0, 0, missing)) if missing else matrix
+
+
+def pack_stacked(
+    matrices: list[Tensor],
+    kind: Kind,
+    ready: Mapping[int, Quantised],
+    done: Callable[[int], object] = lambda weights: None,
+) -> Tensor:
+    """Weights of the same K, stacked on their rows, in the layout of `kind`. `ready`, by their addresses, are those
+    that have been quantised already.
+    """
+    found = [ready[matrix.data_ptr()] for matrix in matrices if matrix.data_ptr() in ready]
+    if len(found) == len(matrices) and all(matrix.bits == BITS.get(kind) for matrix in found):
+        done(sum(matrix.numel() for matrix in matrices))
+        return lay_out(found)
+    return pack(torch.cat(matrices) if len(matrices) > 1 else matrices[0], kind, done)
 
 
 def pack(weight: Tensor, kind: Kind, done: Callable[[int], object] = lambda weights: None) -> Tensor:
     """A weight `[N, K]` as `uint8 [bytes]` in the layout of `kind`. `done` is told how many weights more are packed."""
-    k = weight.shape[1]
+    if kind in BITS:
+        return lay_out([quantise(padded(weight), BITS[kind], done)])
     if kind == Kind.FLOAT32:
-        tiles = _padded(weight, k).view(-1, TILE, k).transpose(1, 2)
+        tiles = _whole_tiles(weight.float()).view(-1, TILE, weight.shape[1]).transpose(1, 2)
         packed = tiles.contiguous().view(-1).view(torch.uint8)
     else:
-        padded = _padded(weight, -(-k // BLOCK) * BLOCK)
-        if kind in BITS:
-            return _pack_blocks(padded, BITS[kind], done)
-        packed = _pack_int8(padded)
+        packed = _pack_int8(_whole_tiles(padded(weight)))
     done(weight.numel())
     return packed
 
@@ -59,25 +97,27 @@ def _pack_int8(weight: Tensor) -> Tensor:
     return torch.cat([header, tiles], 1).view(-1)
 
 
-def block_scales(groups: Tensor, units: Tensor, bits: int) -> Tensor:
-    """`[G, 32]` and `[G]` -> the `[G]` numbers of units, -127 to 127, whose rounding leaves the least squared error.
+def candidates(groups: Tensor, units: Tensor, bits: int) -> Tensor:
+    """`[G, 32]` and `[G]` -> scales worth trying, `[G, 40]` whole numbers of units from -127 to 127.
 
     Round-to-nearest would give the largest magnitude the lowest code (as in llama.cpp's Q4_0). Trying scales around
     that one, of either sign, costs nothing at run time and removes a good part of the error.
     """
-    half = 2 ** (bits - 1)
-    extreme = groups.gather(1, groups.abs().argmax(1, keepdim=True)).squeeze(1)
-    best = torch.zeros_like(extreme)
-    error = torch.full_like(extreme, torch.inf)
+    extreme = groups.gather(1, groups.abs().argmax(1, keepdim=True))
+    divisors = torch.tensor([sign * part * 2 ** (bits - 1) for part in _DIVISORS for sign in (-1, 1)])
+    return (extreme / divisors / units[:, None]).round_().clamp_(-_MOST_UNITS, _MOST_UNITS)
+
+
+def block_scales(groups: Tensor, units: Tensor, bits: int) -> Tensor:
+    """`[G, 32]` and `[G]` -> the `[G]` of the candidates whose rounding leaves the least squared error."""
+    best, error = torch.zeros_like(units), torch.full_like(units, torch.inf)
     rounded = torch.empty_like(groups)
-    for part in _DIVISORS:
-        for divisor in (-part * half, part * half):
-            scale = (extreme / divisor / units).round_().clamp_(-_MOST_UNITS, _MOST_UNITS)
-            values = scale * units
-            now = _codes(groups, values, bits, rounded).mul_(values[:, None]).sub_(groups).square_().sum(1)
-            better = now < error
-            best = torch.where(better, scale, best)
-            error = torch.where(better, now, error)
+    for scale in candidates(groups, units, bits).t():
+        values = scale * units
+        now = _codes(groups, values, bits, rounded).mul_(values[:, None]).sub_(groups).square_().sum(1)
+        better = now < error
+        best = torch.where(better, scale, best)
+        error = torch.where(better, now, error)
     return best
 
 
@@ -89,7 +129,7 @@ def _codes(groups: Tensor, scales: Tensor, bits: int, out: Tensor) -> Tensor:
 
 
 @contextmanager
-def _workers() -> Iterator[ThreadPoolExecutor]:
+def workers() -> Iterator[ThreadPoolExecutor]:
     """A thread for each vCPU, in which torch computes alone.
 
     Torch's own threads wait for each other after every operation: beside other work that takes ten times as long.
@@ -102,34 +142,50 @@ def _workers() -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(before)
 
 
-def _search(groups: Tensor, units: Tensor, bits: int, done: Callable[[int], object]) -> tuple[Tensor, Tensor]:
-    """`[G, 32]` and `[G]` -> the groups' scales in units, `int8 [G]`, and their codes from 0 on, `uint8 [G, 32]`."""
+def row_units(weight: Tensor, bits: int) -> Tensor:
+    """`[N, K]` -> `[N]`: what the scales of a row are multiples of."""
+    largest_code = _LARGEST_CODE * 2 ** (bits - 1)
+    units: Tensor = torch.linalg.vector_norm(weight, torch.inf, 1) / largest_code / _MOST_UNITS
+    return units.clamp_min(1e-30)
+
+
+def quantise(weight: Tensor, bits: int, done: Callable[[int], object] = lambda weights: None) -> Quantised:
+    """`[N, K]`, K a multiple of 32, to the scales that `block_scales` finds."""
+    blocks = weight.shape[1] // BLOCK
+    groups, units = weight.reshape(-1, BLOCK), row_units(weight, bits)
+    unit_of_group = units.repeat_interleave(blocks)
     scales = torch.empty(len(groups), dtype=torch.int8)
     codes = torch.empty(groups.shape, dtype=torch.uint8)
 
     def search(begin: int) -> int:
         some = slice(begin, begin + _SEARCHED_AT_A_TIME)
-        found = block_scales(groups[some], units[some], bits)
+        found = block_scales(groups[some], unit_of_group[some], bits)
         scales[some] = found
-        codes[some] = _codes(groups[some], found * units[some], bits, torch.empty_like(groups[some])).add_(
+        codes[some] = _codes(groups[some], found * unit_of_group[some], bits, torch.empty_like(groups[some])).add_(
             2 ** (bits - 1)
         )
         return groups[some].numel()
 
-    with _workers() as pool:
+    with workers() as pool:
         for searched in pool.map(search, range(0, len(groups), _SEARCHED_AT_A_TIME)):
             done(searched)
-    return scales, codes
+    return Quantised(bits, units, scales.view(-1, blocks), codes.view(weight.shape))
 
 
-def _pack_blocks(weight: Tensor, bits: int, done: Callable[[int], object]) -> Tensor:
-    """`[16 t, K]` -> int4 or int6 tiles: one stream of lines of 64 bytes, scales just before their blocks."""
-    n, k = weight.shape
-    tiles, blocks, half = n // TILE, k // BLOCK, 2 ** (bits - 1)
-    units = (torch.linalg.vector_norm(weight, torch.inf, 1) / (_LARGEST_CODE * half) / _MOST_UNITS).clamp_min(
-        1e-30
-    )  # [n]
-    scales, codes = _search(weight.reshape(-1, BLOCK), units.repeat_interleave(blocks), bits, done)
+def lay_out(matrices: Sequence[Quantised]) -> Tensor:
+    """Matrices of the same K and bits, stacked on their rows -> `uint8 [bytes]`.
+
+    One stream of lines of 64 bytes for each tile, scales just before their blocks.
+    """
+    bits, half = matrices[0].bits, 2 ** (matrices[0].bits - 1)
+    units, scales, codes = (
+        torch.cat([getattr(matrix, name) for matrix in matrices]) for name in ("units", "scales", "codes")
+    )
+    more = -len(units) % TILE
+    units = torch.nn.functional.pad(units, (0, more), value=1e-30)
+    scales = torch.nn.functional.pad(scales, (0, 0, 0, more))
+    codes = torch.nn.functional.pad(codes, (0, 0, 0, more), value=half)
+    tiles, blocks = len(units) // TILE, scales.shape[1]
     # [tile, row, block, 8, 4 inputs] -> 8 lines of [tile, block, row * 4 inputs]
     lines = codes.view(tiles, TILE, blocks, 8, 4).permute(3, 0, 2, 1, 4).reshape(8, tiles, blocks, 64)
     parts = [(lines[j] & 15) | (lines[j + 1] << 4) for j in range(0, 8, 2)]

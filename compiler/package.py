@@ -117,3 +117,13 @@ def file_entry(path: Path) -> dict[str, Any]:
             sha256.update(block)
             crc32 = zlib.crc32(block, crc32)
     return {"bytes": path.stat().st_size, "sha256": sha256.hexdigest(), "crc32": crc32}
+
+
+@contextmanager
+def served_only_if_checked(directory: Path) -> Iterator[None]:
+    """Remove the artifact's manifest, without which nothing loads it, if the block does not end well."""
+    try:
+        yield
+    except BaseException:
+        (directory / MANIFEST).unlink()
+        raise

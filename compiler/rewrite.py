@@ -21,7 +21,7 @@ aten = torch.ops.aten
 class PackedWeights:
     """Packs each group of weight matrices once, however many graphs and nodes use it."""
 
-    def __init__(self, pack: Callable[[Tensor, Kind], Tensor]) -> None:
+    def __init__(self, pack: Callable[[list[Tensor], Kind], Tensor]) -> None:
         self._pack = pack
         self._packed: dict[tuple[object, ...], tuple[str, Tensor]] = {}
 
@@ -29,8 +29,7 @@ class PackedWeights:
         """The name and packed bytes of `matrices`, each `[N, K]` with the same K, stacked on their rows."""
         key = (*((m.data_ptr(), tuple(m.shape), m.stride()) for m in matrices), kind)
         if key not in self._packed:
-            stacked = torch.cat(matrices) if len(matrices) > 1 else matrices[0]
-            self._packed[key] = (f"packed_{len(self._packed)}", self._pack(stacked, kind))
+            self._packed[key] = (f"packed_{len(self._packed)}", self._pack(matrices, kind))
         return self._packed[key]
 
     def bias(self, parts: list[Tensor | None], rows: list[int]) -> tuple[str, Tensor] | None:

@@ -6,6 +6,7 @@ Every failure is one sentence and exit status 1, before any long work where it c
 """
 
 import argparse
+import json
 import re
 import shutil
 import sys
@@ -20,8 +21,10 @@ from image.room import require_memory_to_compile, require_space
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-ENGINES = ("auto", "compiled", "transformers")
-BYTES_PER_PARAMETER = {"int8": 1.0, "int4": 0.6, "none": 4.0}
+AUTO = "auto"
+"""The word that leaves a choice to this program, or to the compiler."""
+ENGINES = (AUTO, "compiled", "transformers")
+BYTES_PER_PARAMETER = {"int8": 1.0, "int4": 0.6, "none": 4.0, AUTO: 1.0}
 """Precisions of a compiled model, and what its weight file takes of the disk."""
 
 
@@ -33,6 +36,10 @@ def require_usable(options: argparse.Namespace) -> None:
         raise PrepareError(f"ENGINE is {options.engine!r}; set it to one of {', '.join(ENGINES)}.")
     if options.quantize not in BYTES_PER_PARAMETER:
         raise PrepareError(f"QUANTIZE is {options.quantize!r}; set it to one of {', '.join(BYTES_PER_PARAMETER)}.")
+    if options.quantize == AUTO and not re.fullmatch(r"(?!0*\.?0*$)\d{1,2}(\.\d{1,6})?", options.quality_bound):
+        raise PrepareError(
+            f"QUALITY_BOUND is {options.quality_bound!r}; set it to a number of nats a token above 0, such as 0.02."
+        )
     if options.context_length and not re.fullmatch(r"[1-9]\d{0,6}", options.context_length):
         raise PrepareError(
             f"CONTEXT_LENGTH is {options.context_length!r}; set it to a number of tokens, or leave it empty for the "
@@ -90,7 +97,9 @@ def prepare(options: argparse.Namespace) -> str:
             return f"transformers serves {model}: ENGINE=transformers asks for it."
         reason = _compiled(checkpoint, files, options)
         if reason is None:
-            return f"The compiled engine serves {model} (QUANTIZE={options.quantize})."
+            precision = json.loads((out / "manifest.json").read_text())["quantization"]
+            chosen = f", which chose {precision}" if options.quantize == AUTO else ""
+            return f"The compiled engine serves {model} (QUANTIZE={options.quantize}{chosen})."
         if options.engine == "compiled":
             raise PrepareError(f"{model} cannot be compiled: {reason}. ENGINE=auto or transformers serves it.")
         shutil.rmtree(out)  # what a compilation that went wrong at its end has left
@@ -106,7 +115,8 @@ def _compiled(checkpoint: Path, files: list[Path], options: argparse.Namespace) 
     require_space(int(size * BYTES_PER_PARAMETER[options.quantize]), options.out.parent)
     context = ["--context-length", options.context_length] if options.context_length else []
     prompts = [f"--prompt={file}" for file in prompt_files(options.prompts)]
-    return compile_checkpoint(checkpoint, options.out, ["--quantize", options.quantize, *context, *prompts])
+    bound = ["--quality-bound", options.quality_bound] if options.quantize == AUTO else []
+    return compile_checkpoint(checkpoint, options.out, ["--quantize", options.quantize, *bound, *context, *prompts])
 
 
 def _copy(files: list[Path], checkpoint: Path, out: Path) -> None:
@@ -123,8 +133,11 @@ def main() -> None:
     parser.add_argument("model", help="directory, hub id, or none")
     parser.add_argument("out", type=Path)
     parser.add_argument("--revision", default="", help="the hub repository's commit")
-    parser.add_argument("--engine", default="auto", help=", ".join(ENGINES))
+    parser.add_argument("--engine", default=AUTO, help=", ".join(ENGINES))
     parser.add_argument("--quantize", default="int8", help=f"of a compiled model: {', '.join(BYTES_PER_PARAMETER)}")
+    parser.add_argument(
+        "--quality-bound", default="0.02", help=f"most nats a token from float32 that {AUTO} takes int4 at"
+    )
     parser.add_argument("--context-length", default="", help="of a compiled model; empty is the checkpoint's own")
     parser.add_argument("--prompts", default="", help="file or folder that a compiled model has read already")
     parser.add_argument("--check", action="store_true", help="only say what is wrong that can be seen at once")

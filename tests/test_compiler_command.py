@@ -21,6 +21,7 @@ from tests.baking import LEVEL, bake
 from tests.checkpoints import VOCAB, write_tokenizer
 
 REFUSED, UNSUPPORTED, USAGE = 1, 3, 2
+BUILT = build.Built(1.0, None)
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_an_architecture_that_cannot_be_compiled_has_a_status_of_its_own(compile
 def test_a_model_that_does_not_agree_with_transformers_is_left_to_transformers(
     compile_: Compile, llama_directory: Path, llama_artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "build", lambda checkpoint, out, *_: shutil.copytree(llama_artifact, out) and 1.0)
+    monkeypatch.setattr(build, "build", lambda checkpoint, out, *_: shutil.copytree(llama_artifact, out) and BUILT)
     monkeypatch.setattr(check, "acceptable", lambda comparison, quantize: False)
     status, said = compile_(llama_directory)
     assert status == UNSUPPORTED
@@ -114,10 +115,10 @@ def test_pages_that_change_an_answer_are_not_served(
     prompt = tmp_path / "instructions.txt"
     prompt.write_text("0123456789" * 2)
 
-    def build_wrongly(checkpoint: Path, out: Path, *_: object) -> float:
+    def build_wrongly(checkpoint: Path, out: Path, *_: object) -> build.Built:
         pages = bake(llama_artifact, out, prompt) / file_name(LEVEL)
         pages.write_bytes(pages.read_bytes()[:HEADER_BYTES].ljust(pages.stat().st_size, b"\0"))
-        return 1.0
+        return BUILT
 
     monkeypatch.setattr(build, "build", build_wrongly)
     status, said = compile_(llama_directory, "--prompt", str(prompt))
@@ -169,6 +170,58 @@ def test_a_precision_it_does_not_know(compile_: Compile, llama_directory: Path) 
     status, said = compile_(llama_directory, "--quantize", "int3")
     assert status == USAGE
     assert "invalid choice: 'int3'" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--quantize", "auto"), "--quantize auto and --quality-bound NATS go together"),
+        (("--quantize", "int4", "--quality-bound", "0.1"), "--quantize auto and --quality-bound NATS go together"),
+        (("--quantize", "auto", "--quality-bound", "0"), "0 is not a number of nats above 0"),
+        (("--quantize", "auto", "--quality-bound", "nan"), "nan is not a number of nats above 0"),
+        (("--quantize", "auto", "--quality-bound", "good"), "good is not a number of nats above 0"),
+        (("--quantize", "auto", "--quality-bound", "1", "--no-calibration"), "measures on the text that --no-cal"),
+    ],
+)
+def test_a_bound_of_quality_that_cannot_be_meant(
+    compile_: Compile, llama_directory: Path, options: tuple[str, ...], reason: str
+) -> None:
+    status, said = compile_(llama_directory, *options)
+    assert status == USAGE
+    assert reason in said
+
+
+@pytest.mark.parametrize(
+    ("bound", "chosen", "why"),
+    [
+        ("20", "int4", r"int4: int4 is \d+\.\d{4} nats a token from float32 on .*, within the bound of 20\."),
+        ("1e-09", "int8", r"int8: int4 is .*, beyond the bound of 1e-09; int8 is \d+\.\d{4}, which is beyond it too\."),
+    ],
+)
+def test_auto_takes_four_bits_where_they_are_within_the_bound(
+    compile_: Compile, llama_directory: Path, bound: str, chosen: str, why: str
+) -> None:
+    status, _ = compile_(llama_directory, "--quantize", "auto", "--quality-bound", bound, "--isa", LEVEL)
+    assert status == 0
+    assert re.search(f"^{why}$", compile_.printed, re.MULTILINE)
+    assert json.loads((compile_.out / "manifest.json").read_bytes())["quantization"] == chosen
+
+
+def test_a_model_that_writes_one_token_for_ever_is_rounded_without_calibration(
+    compile_: Compile, checkpoint: Path
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight", "lm_head.weight")):
+                parameter.zero_()
+        model.get_parameter("model.embed_tokens.weight").fill_(1)
+        model.get_parameter("lm_head.weight")[7] = 10
+    model.save_pretrained(checkpoint)
+    status, _ = compile_(checkpoint, "--quantize", "int4", "--isa", LEVEL)
+    assert status == 0
+    said = "The weights are rounded without calibration: the model writes no more than 1 different tokens."
+    assert said in compile_.printed
 
 
 def test_a_context_longer_than_the_model_was_made_for(compile_: Compile, llama_directory: Path) -> None:

@@ -30,6 +30,7 @@ Report = Callable[[str], None]
 BUILDS = {
     "compiled-int8": (("ENGINE=compiled",), ("compiled", "int8")),
     "compiled-int4": (("ENGINE=compiled", "QUANTIZE=int4", "CONTEXT_LENGTH=256"), ("compiled", "int4")),
+    "compiled-auto": (("ENGINE=compiled", "QUANTIZE=auto", "QUALITY_BOUND=50"), ("compiled", "int4")),
     "compiled-none": (("ENGINE=compiled", "QUANTIZE=none"), ("compiled", "float32")),
     "transformers": (("ENGINE=transformers",), ("transformers", "float32")),
 }

@@ -120,7 +120,7 @@ def test_the_image_knows_no_secret() -> None:
         (["MODEL=models/nowhere"], "There is no checkpoint 'models/nowhere' in the build context"),
         (["MODEL=team/demo", "MODEL_REVISION=main"], "MODEL_REVISION is 'main'; pin team/demo to a commit"),
         (["ENGINE=fast"], "ENGINE is 'fast'; set it to one of auto, compiled, transformers"),
-        (["QUANTIZE=int3"], "QUANTIZE is 'int3'; set it to one of int8, int4, none"),
+        (["QUANTIZE=int3"], "QUANTIZE is 'int3'; set it to one of int8, int4, none, auto"),
     ],
 )
 def test_a_build_that_cannot_work_says_why(arguments: list[str], said: str) -> None:

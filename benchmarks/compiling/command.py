@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from benchmarks.checkpoints import QUANTIZE, checkpoint
+from benchmarks.checkpoints import OPTIONS, QUANTIZE, checkpoint
 from benchmarks.errors import InputError
 from benchmarks.results import Recorder
 from engines.weights import inspect_weights
@@ -67,7 +67,7 @@ def _measured(name: str, quantize: str) -> dict[str, Any]:
         target = Path(folder, "artifact")
         took = Path(folder, "took.json")
         command = [sys.executable, str(Path(__file__).with_name("measured_run.py")), str(took)]
-        command += [sys.executable, "-m", "compiler", str(source), str(target), "--quantize", quantize]
+        command += [sys.executable, "-m", "compiler", str(source), str(target), *OPTIONS[quantize]]
         if subprocess.run(command, stdout=subprocess.DEVNULL, stderr=said, check=False).returncode:
             said.seek(0)
             last = next(iter(reversed(said.read().strip().splitlines())), "no message")

@@ -2,13 +2,20 @@
 
 import argparse
 import json
+import tempfile
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from rich.progress import Progress
 
 from benchmarks.checkpoints import QUANTIZE, checkpoint, model_directory
-from benchmarks.errors import InputError
+from benchmarks.errors import InputError, NotInstalledError
+from benchmarks.fidelity.llama_cpp import KINDS, LlamaCpp
+from benchmarks.peers.session import PeerFailedError
 from benchmarks.results import Recorder
 from benchmarks.weights import weights_bytes
 from compiler import check
@@ -20,8 +27,11 @@ WHAT = (
     "largest difference of logits after random prompts, relative to the largest logit."
 )
 HALF = "bfloat16"
-KEPT = ("perplexity", "positions", "agreement", "difference", "correlation", "size_bytes")
+KEPT = ("perplexity", "divergence", "positions", "agreement", "difference", "correlation", "size_bytes")
 """Of what the check finds. Its times are left out: whoever else uses the machine is in them."""
+FAILURES = (InputError, LoadError, NotInstalledError, OSError, PeerFailedError, RuntimeError, ValueError)
+WINDOW = 512
+"""Tokens of the text that are read together."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint", default="models/demo", help="checkpoint directory, default models/demo")
     add("--text", type=Path, help="held-out text; default the checkpoint's heldout.txt")
     add("--quantize", nargs="+", choices=QUANTIZE, default=list(QUANTIZE), help="quantisations, default all")
+    add("--peers", action="store_true", help="also llama.cpp's own precisions")
     add("--out", type=Path, default=Path("benchmarks/results"), help="folder for the results file")
     add("--name", default="fidelity", help="name of the results file, default fidelity")
 
@@ -46,24 +57,42 @@ def run(options: argparse.Namespace) -> Path:
     sizes = {"size_bytes": check.size_on_disk(source), "weights_bytes": weights_bytes(source)}
     recorder = Recorder(options.out / f"{options.name}.json", "fidelity", WHAT, {**about, **sizes})
     recorder.data = {"samples": [], "failed": {}}
-    with Progress() as progress:
-        task = progress.add_task("compile and compare", total=1 + len(options.quantize))
-        for precision in (HALF, *options.quantize):
-            name = f"transformers, {HALF}" if precision == HALF else f"compiled, {precision}"
+    ids = check.held_out(source, text)
+    with Progress() as progress, tempfile.TemporaryDirectory() as scratch:
+        peers = KINDS if options.peers else ()
+        task = progress.add_task("compile and compare", total=1 + len(options.quantize) + len(peers))
+
+        def add(name: str, sample: Callable[[], dict[str, Any]]) -> None:
             progress.update(task, description=name)
             try:
-                directory = source if precision == HALF else _artifact(source, precision)
-                found = check.compare(source, directory, text, HALF if precision == HALF else "compiled")
-            except (InputError, LoadError, OSError, RuntimeError, ValueError) as error:
+                recorder.data["samples"].append({"variant": name, **sample()})
+            except FAILURES as error:
                 recorder.data["failed"][name] = str(error).rstrip(".")
-            else:
-                figures = {key: getattr(found, key) for key in KEPT}
-                sample = {"variant": name, **figures, "weights_bytes": weights_bytes(directory)}
-                recorder.data["samples"].append(sample)
             recorder.save(complete=False)
             progress.advance(task)
+
+        add(f"transformers, {HALF}", partial(_sample, source, source, ids, HALF))
+        for precision in options.quantize:
+            add(f"compiled, {precision}", partial(_compiled_sample, source, precision, ids))
+        llama_cpp = cache(partial(LlamaCpp, source, ids, WINDOW, Path(scratch)))
+        for kind in peers:
+            add(f"llama.cpp, {kind}", partial(_peer_sample, llama_cpp, kind))
     recorder.save(complete=True)
     return recorder.path
+
+
+def _sample(source: Path, directory: Path, ids: npt.NDArray[np.int64], kind: str) -> dict[str, Any]:
+    """What the compiler's check finds of a directory, and the bytes of its weights."""
+    found = check.compare(source, directory, ids, kind, WINDOW)
+    return {**{key: getattr(found, key) for key in KEPT}, "weights_bytes": weights_bytes(directory)}
+
+
+def _compiled_sample(source: Path, quantize: str, ids: npt.NDArray[np.int64]) -> dict[str, Any]:
+    return _sample(source, _artifact(source, quantize), ids, "compiled")
+
+
+def _peer_sample(peer: Callable[[], LlamaCpp], kind: str) -> dict[str, Any]:
+    return peer().sample(kind)
 
 
 def _artifact(source: Path, quantize: str) -> Path:

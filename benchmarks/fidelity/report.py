@@ -17,20 +17,21 @@ def _row(sample: dict[str, Any]) -> list[str]:
     return [
         sample["variant"],
         f"{ours:.4f} ({ours / theirs - 1:+.2%})",
+        f"{sample['divergence']:.5f}",
         f"{sample['agreement']:.2%}",
-        f"{sample['difference']:.1e}",
+        f"{sample['difference']:.1e}" if "difference" in sample else "",
         *_sizes(sample),
     ]
 
 
 def _figures(content: dict[str, Any]) -> str:
-    head = ["engine", "perplexity", "same most likely token", "largest difference of logits", "size on disk"]
-    head += ["of it weights"]
+    head = ["engine", "perplexity", "KL divergence, nats a token", "same most likely token"]
+    head += ["largest difference of logits", "size on disk", "of it weights"]
     rows = [_row(sample) for sample in content["samples"]]
     if not rows:
         return table(head, rows)
     sample, settings = content["samples"][0], content["settings"]
-    reference = [f"{sample['perplexity'][1]:.4f}", "", "", *_sizes(settings)]
+    reference = [f"{sample['perplexity'][1]:.4f}", "", "", "", *_sizes(settings)]
     note = f"Over {sample['positions']:,} tokens of `{settings['text']}`, checkpoint `{settings['checkpoint']}`.\n\n"
     return note + table(head, [["transformers, float32", *reference], *rows])
 
