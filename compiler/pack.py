@@ -1,8 +1,8 @@
 """Weight matrices -> the byte layouts that engines/native/packed.h describes. Knows nothing of graphs or files.
 
 Every layout is tiles of 16 output rows, so one file serves every instruction set. int8 takes one scale per row; int4
-and int6 one per row and 32 inputs, itself stored in 8 bits, as a multiple of its row's unit. Here scales are searched for
-the least squared error of the weights; compiler/gptq.py finds better ones where it is known what the weights are fed with.
+and int6 one per row and 32 inputs, itself stored in 8 bits, as a multiple of its row's unit. Here scales are searched
+for the least squared error of the weights; compiler/gptq.py finds better ones by what the weights are fed with.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

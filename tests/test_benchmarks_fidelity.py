@@ -20,13 +20,13 @@ SETTINGS = {"checkpoint": "demo", "text": "heldout.txt", "size_bytes": 7_000_000
 
 def test_perplexity_is_shown_with_its_change() -> None:
     sample = {
-        "variant": "compiled, int8", "perplexity": [1.98, 2.0], "positions": 1234, "agreement": 0.975,
-        "difference": 0.034, "size_bytes": 4_300_000, "weights_bytes": 1_900_000,
+        "variant": "compiled, int8", "perplexity": [1.98, 2.0], "divergence": 0.00123, "positions": 1234,
+        "agreement": 0.975,        "difference": 0.034, "size_bytes": 4_300_000, "weights_bytes": 1_900_000,
     }  # fmt: skip
     pieces = sections({"settings": SETTINGS, "samples": [sample], "failed": {"compiled, int4": "no g++"}})
     assert "1,234 tokens of `heldout.txt`" in pieces["figures"]
-    assert "| transformers, float32 | 2.0000 |  |  | 7.0 MB | 6.9 MB |" in pieces["figures"]
-    assert "| compiled, int8 | 1.9800 (-1.00%) | 97.50% | 3.4e-02 | 4.3 MB | 1.9 MB |" in pieces["figures"]
+    assert "| transformers, float32 | 2.0000 |  |  |  | 7.0 MB | 6.9 MB |" in pieces["figures"]
+    assert "| compiled, int8 | 1.9800 (-1.00%) | 0.00123 | 97.50% | 3.4e-02 | 4.3 MB | 1.9 MB |" in pieces["figures"]
     assert "Failed: compiled, int4: no g++" in pieces["notes"]
 
 

@@ -17,7 +17,7 @@ def _row(sample: dict[str, Any]) -> list[str]:
     return [
         sample["variant"],
         f"{ours:.4f} ({ours / theirs - 1:+.2%})",
-        f"{sample['divergence']:.5f}",
+        f"{sample['divergence']:.5f}" if "divergence" in sample else "",
         f"{sample['agreement']:.2%}",
         f"{sample['difference']:.1e}" if "difference" in sample else "",
         *_sizes(sample),
