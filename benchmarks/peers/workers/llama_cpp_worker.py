@@ -8,10 +8,30 @@ restores a slot.
 # Its imports are of another environment, which the type checker does not see.
 
 import ctypes
+import math
 import sys
 from collections.abc import Callable, Iterator
 
 from loop import serve, serve_together
+
+
+def no_texts(llm: object) -> object:
+    """A bias against each token whose bytes are no text by themselves, which a network without training likes.
+
+    llama.cpp's grammars take such bytes for the character that they would spell if they were not too long, and end the
+    process later.
+    """
+    import llama_cpp
+
+    def is_text(token: int) -> bool:
+        try:
+            llm.detokenize([token]).decode()
+        except UnicodeDecodeError:
+            return False
+        return True
+
+    tokens = [token for token in range(llm.n_vocab()) if not is_text(token)]
+    return (llama_cpp.llama_logit_bias * len(tokens))(*((token, -math.inf) for token in tokens))
 
 
 def load() -> Callable[[list[int], int], Iterator[int]]:
@@ -45,12 +65,24 @@ def load() -> Callable[[list[int], int], Iterator[int]]:
             raise RuntimeError(f"{files['load_state']} holds no state of this model")
         llm.input_ids[: count.value], llm.n_tokens = tokens[: count.value], count.value
 
+    biases = no_texts(llm) if "shaped" in sys.argv else ()
+    sampler_of = llm._init_sampler
+
+    def biased(**settings: object) -> object:
+        sampler = llama_cpp._internals.LlamaSampler()
+        bias = llama_cpp.llama_sampler_init_logit_bias(llm.n_vocab(), len(biases), biases)
+        llama_cpp.llama_sampler_chain_add(sampler.sampler, bias)
+        sampler.add_grammar(llm._model, settings["grammar"])
+        sampler.add_greedy()
+        return sampler
+
     def generate(ids: list[int], tokens: int, schema: str | None = None) -> Iterator[int]:
         if not {"keep_prompt", "load_state"} & {word.partition("=")[0] for word in sys.argv}:
             llm.reset()  # else what the last request, or the state, begins with is not read again
         grammar = None if schema is None else llama_cpp.LlamaGrammar.from_json_schema(schema, verbose=False)
+        llm._init_sampler = sampler_of if grammar is None else biased
         for token in llm.generate(ids, top_k=1, temp=0.0, repeat_penalty=1.0, grammar=grammar):
-            if schema is not None and token == llm.token_eos():
+            if grammar is not None and token == llm.token_eos():
                 return
             if "save_state" in files:
                 save_state(ids)
