@@ -36,8 +36,8 @@ LIMITS: dict[str, Any] = {
 }
 """llguidance's bounds on what one grammar, and each step of following it, may take."""
 SLICES = [r'[^"\\\x00-\x1F\x7F]{1,30}']
-"""Tokens that a text in JSON can hold anywhere: llguidance looks at them once, not at every step. A second slice, of the
-shorter ones, would save 50 microseconds of some steps, and take a fifth of the time before the first one.
+"""Tokens that a text in JSON can hold anywhere: llguidance looks at them once, not at every step. A second slice, of
+the shorter ones, would save 50 microseconds of some steps, and take a fifth of the time before the first one.
 """
 AS_JSON: Any = {
     "item_separator": ", ",
