@@ -106,6 +106,7 @@ COPY --from=build /var/task /var/task
 ARG MODEL_NAME=demo
 ENV PYTHONPATH=/var/task:/opt/python \
     LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-/usr/lib}:/opt/lib \
+    LC_ALL=C \
     PYTHONDONTWRITEBYTECODE=1 \
     MODEL_DIR=/opt/model \
     MODEL_NAME=${MODEL_NAME} \

@@ -7,6 +7,7 @@ import ctypes
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from engines.base import TokenIds
@@ -161,8 +162,11 @@ class MappedCodec:
 
     def vocabulary(self, size: int) -> Vocabulary:
         """See `Codec.vocabulary`."""
-        tokens = [self._spelled(token) for token in range(len(self._kinds))]
-        special = frozenset(token for token, kind in enumerate(self._kinds) if kind & SPECIAL)
+        pieces, ends = bytes(self._pieces), self._ends.tolist()
+        tokens = [pieces[begin:end] for begin, end in pairwise(ends)]
+        if not self._byte_level:
+            tokens = [piece.replace(REPLACED_SPACE, b" ") for piece in tokens]
+        special = frozenset(token for token, kind in enumerate(bytes(self._kinds)) if kind & SPECIAL)
         return Vocabulary(tokens + [b""] * (size - len(tokens)), special)
 
 

@@ -102,3 +102,13 @@ def test_the_function_and_the_server_can_be_imported_in_the_image(tmp_path: Path
 
 def test_the_image_gets_no_source_of_the_kernels() -> None:
     assert "rm -rf /var/task/engines/native" in " ".join(stages(DOCKERFILE)["build"].commands)
+
+
+def test_the_image_s_locale_has_no_tables_and_python_s_texts_are_utf_8() -> None:
+    (locale,) = re.findall(r"^\s+LC_ALL=(\S+)", DOCKERFILE, re.MULTILINE)
+    code = (
+        "import locale, sys; print(locale.setlocale(locale.LC_CTYPE), sys.stdout.encoding, sys.getfilesystemencoding())"
+    )
+    environment = {"PATH": os.environ["PATH"], "LANG": "en_US.UTF-8", "LC_ALL": locale}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["C", "utf-8", "utf-8"]
