@@ -143,7 +143,7 @@ def _context(tokenizer: Tokenizer, prompt: TokenIds) -> tuple[list[int], str]:
     while True:
         window: list[int] = prompt[-size:].tolist()
         text = tokenizer.decode(window)
-        if REPLACEMENT not in text or size >= len(prompt):
+        if not text.startswith(REPLACEMENT) or size >= len(prompt):
             return window, text
         size *= 2
 

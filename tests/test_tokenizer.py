@@ -19,7 +19,7 @@ from api.errors import InvalidRequestError
 from api.model import Model
 from engines.base import TokenIds
 from engines.errors import LoadError
-from generation.tokenizer import PIECE, Detokenizer, Tokenizer
+from generation.tokenizer import CONTEXT_TOKENS, PIECE, Detokenizer, Tokenizer
 
 DEMO = Path(__file__).parent.parent / "models" / "demo"
 
@@ -56,6 +56,21 @@ def test_byte_fallback_text_arrives_in_whole_characters(byte_fallback: Tokenizer
 
 def test_a_completion_keeps_the_space_before_its_first_word(byte_fallback: Tokenizer) -> None:
     assert Detokenizer(byte_fallback, np.array([256])).add(257) == " fox"
+
+
+def test_a_character_that_stands_for_none_does_not_have_the_whole_prompt_decoded(
+    llama: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode, lengths = llama.tokenizer.decode, []
+
+    def noted(ids: list[int], **options: bool) -> str:
+        lengths.append(len(ids))
+        return decode(ids, **options)
+
+    prompt = llama.tokenizer.encode("the quick brown fox " * 50 + "a\ufffdb")
+    monkeypatch.setattr(llama.tokenizer, "decode", noted)
+    assert Detokenizer(llama.tokenizer, prompt).add(int(llama.tokenizer.encode("c")[0])) == "c"
+    assert max(lengths) <= CONTEXT_TOKENS + 1
 
 
 @given(text=st.text(max_size=60))

@@ -24,13 +24,15 @@ struct Plan {
   int kind;
   bool widen;   // int4 and int6 tiles become int8
   bool matrix;  // int8 tiles are multiplied by matrix.h
+  bool few;     // int8 tiles are multiplied by few_tiles
   bool shared;  // rows are quantised once for all members: else each does it for itself, which is cheaper than meeting
 
   Plan(int64_t n, int64_t m, int64_t k, int kind)
       : k(k), stride(tile_bytes(k, kind)), tiles((n + kTile - 1) / kTile), kind(kind),
-        widen(kind != kInt8 && m >= kWidenFrom), matrix(use_matrix && m >= kMatrixFrom && (kind == kInt8 || widen)), shared(m > 4) {}
+        widen(kind != kInt8 && m >= kWidenFrom), matrix(use_matrix && m >= kMatrixFrom && (kind == kInt8 || widen)),
+        few(kind == kInt8 && !matrix && m >= kFewFrom && m <= kFewTo), shared(m > 4) {}
 
-  int64_t lanes() const { return matrix ? kTile : 1; }
+  int64_t lanes() const { return matrix || few ? kTile : 1; }
   // Bytes of an int8 tile that is made of a packed one.
   int64_t made() const { return matrix ? matrix_tile_bytes(k) : widen ? tile_bytes(k, kInt8) : 0; }
   // Tiles first .. last, ready for their product; `panel` is where they are made.
@@ -48,6 +50,7 @@ struct Plan {
 
 bool integer_linear(const float* x, const char* w, const Output& out, int64_t m, int64_t k, int kind) {
   Plan plan(out.n, m, k, kind);
+  auto multiply_tiles = plan.matrix ? matrix_tiles : plan.few ? few_tiles : integer_tiles;
   size_t each = round_up(Activations::size(m, k, plan.lanes()), 64);
   Scratch activations(plan.shared ? each : each * members()), panels(members() * kPanelTiles * plan.made() + 1);
   if (!activations || !panels) return false;
@@ -72,7 +75,7 @@ bool integer_linear(const float* x, const char* w, const Output& out, int64_t m,
       int64_t first = i * panel_tiles, last = std::min(first + panel_tiles, plan.tiles);
       Tiles ready = plan.prepare(w, first, last, panel);
       for (int64_t row = 0; row < m; row += kRowBlock)
-        (plan.matrix ? matrix_tiles : integer_tiles)(a, row, std::min(kRowBlock, m - row), ready, last - first, out);
+        multiply_tiles(a, row, std::min(kRowBlock, m - row), ready, last - first, out);
     }
   }, m == 1 ? read_after(w) : Span{});
   return true;

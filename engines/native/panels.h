@@ -10,26 +10,32 @@
 
 namespace {
 
-constexpr int64_t kGroup = 64;  // inputs that share an activation scale
+constexpr int64_t kGroup = 64;     // inputs that share an activation scale
+constexpr int64_t kFewFrom = 2, kFewTo = 32;  // tokens for which few_tiles is used; measured
+constexpr int64_t kAhead = 4096;   // bytes from the weights that few_tiles multiplies to those it fetches; measured
 
-// Quantised activations of tokens. `lanes` tokens lie together, group by group: 1, or kTile as the matrix unit wants them.
+constexpr int64_t kHalves = kGroup / kBlock;
+
+// Quantised activations of tokens. `lanes` tokens lie together, group by group: 1, or kTile.
 struct Activations {
-  int64_t k, groups, blocks, lanes;
+  int64_t rows, k, groups, lanes;
   int8_t* bytes;   // [rows / lanes, groups, lanes, kGroup]
   float* scales;   // [rows / lanes, groups, lanes]
-  int32_t* sums;   // [rows, blocks], of a single lane: what products with unsigned weights need
+  int32_t* sums;   // [rows / lanes, groups, lanes, kHalves]: what products with unsigned weights need
 
   static size_t size(int64_t rows, int64_t k, int64_t lanes) {
     int64_t groups = (padded(k) + kGroup - 1) / kGroup;
-    return round_up(rows, lanes) * (groups * (kGroup + 4) + 4 * (padded(k) / kBlock)) + 192;
+    return round_up(rows, lanes) * groups * (kGroup + 4 + 4 * kHalves) + 192;
   }
   Activations(char* memory, int64_t rows, int64_t inputs, int64_t lanes)
-      : k(padded(inputs)), groups((k + kGroup - 1) / kGroup), blocks(k / kBlock), lanes(lanes) {
-    rows = round_up(rows, lanes);
+      : rows(rows), k(padded(inputs)), groups((k + kGroup - 1) / kGroup), lanes(lanes) {
+    int64_t places = round_up(rows, lanes) * groups;
     bytes = reinterpret_cast<int8_t*>(memory);
-    scales = reinterpret_cast<float*>(memory + rows * groups * kGroup);
-    sums = reinterpret_cast<int32_t*>(scales + round_up(rows * groups, 16));
+    scales = reinterpret_cast<float*>(memory + places * kGroup);
+    sums = reinterpret_cast<int32_t*>(scales + round_up(places, 16));
   }
+  // Whether there are `sums`: the matrix unit, which has signed weights and takes more tokens, has no use for them.
+  bool summed() const { return lanes == 1 || rows <= kFewTo; }
   // Of a group's scale; its bytes are kGroup times as far from the first.
   int64_t place(int64_t row, int64_t group) const {
     return lanes == 1 ? row * groups + group : (row / kTile * groups + group) * kTile + row % kTile;
@@ -51,6 +57,8 @@ struct Activations {
       float inverse = top > 0 ? 127.0f / top : 0.0f;
       scales[place(row, g)] = top / 127.0f;
       int8_t* to = bytes + place(row, g) * kGroup;
+      int32_t* halves = sums + place(row, g) * kHalves;
+      if (summed() && end - begin < kGroup) halves[kHalves - 1] = 0;
       for (int64_t b = begin; b < end; b += kBlock) {
         vint sum{};
         vint rounded[kBlock / kLanes];
@@ -61,7 +69,7 @@ struct Activations {
           sum += rounded[i];
         }
         store_bytes(to + b - begin, rounded);
-        if (lanes == 1) sums[row * blocks + b / kBlock] = total(sum);
+        if (summed()) halves[(b - begin) / kBlock] = total(sum);
       }
     }
   }
@@ -93,40 +101,49 @@ struct Tiles {
   int64_t place(int v) const { return v / kParts * stride + v % kParts * kLanes * 4; }  // of a vector of numbers
 };
 
-// R tokens times V vectors of int8 weights.
-template <int R, int V>
+// R tokens times V vectors of int8 weights. kFew: of a pass of a few tokens, which lie together, so that their places are
+// constants; it is bound by memory, so weights are fetched ahead. Rows past the last token are computed in vain.
+template <int R, int V, bool kFew = false>
 void int8_panel(const Activations& a, int64_t row, const Tiles& w, const Output& out) {
   vfloat total[R][V] = {};
   const char* quants = w.data + kLine;
-  for (int64_t g = 0; g < a.groups; ++g) {
-    int64_t begin = g * kGroup, end = std::min(begin + kGroup, a.k);
+  const int64_t apart = kFew ? 1 : a.groups, step = kFew ? kTile : 1;  // places from row to row, and from group to group
+  const int8_t* bytes = a.bytes + a.place(row, 0) * kGroup;
+  const float* scales = a.scales + a.place(row, 0);
+  const int32_t* sums = a.sums + a.place(row, 0) * kHalves;
+  for (int64_t begin = 0; begin < a.k; begin += kGroup) {
+    int64_t end = std::min(begin + kGroup, a.k);
     vint acc[R][V];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      const int32_t* sums = a.sums + (row + r) * a.blocks + begin / kBlock;
-      vint start = splat(-kByteBias * (sums[0] + (end - begin > kBlock ? sums[1] : 0)));
+      const int32_t* halves = sums + r * apart * kHalves;
+      vint start = splat(-kByteBias * (halves[0] + halves[1]));
 #pragma GCC unroll 16
       for (int v = 0; v < V; ++v) acc[r][v] = start;
     }
     for (int64_t k = begin; k < end; k += 4) {
       Operand o[V];
 #pragma GCC unroll 16
-      for (int v = 0; v < V; ++v) o[v] = operand_byte(load<vbytes>(quants + w.place(v) + k * kTile));
+      for (int v = 0; v < V; ++v) {
+        o[v] = operand_byte(load<vbytes>(quants + w.place(v) + k * kTile));
+        if (kFew && v % kParts == 0) __builtin_prefetch(quants + w.place(v) + k * kTile + kAhead);
+      }
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        int32_t x = four_bytes(a.row(row + r) + k);
+        int32_t x = four_bytes(bytes + r * apart * kGroup + k - begin);
 #pragma GCC unroll 16
         for (int v = 0; v < V; ++v) acc[r][v] = dot_byte(acc[r][v], o[v], x);
       }
     }
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      vfloat scale = splat(a.scales[(row + r) * a.groups + g]);
+      vfloat scale = splat(scales[r * apart]);
 #pragma GCC unroll 16
       for (int v = 0; v < V; ++v) total[r][v] += to_float(acc[r][v]) * scale;
     }
+    bytes += step * kGroup, scales += step, sums += step * kHalves;
   }
-  for (int r = 0; r < R; ++r)
+  for (int r = 0; r < R && row + r < a.rows; ++r)
     for (int v = 0; v < V; ++v) out.put(row + r, w.column + v * kLanes, total[r][v] * load<vfloat>(w.data + w.place(v)));
 }
 
@@ -135,12 +152,12 @@ template <int kBits, int R, int T>
 void block_panel(const Activations& a, int64_t row, const Tiles& w, const Output& out) {
   vfloat total[R][T * kParts] = {};
   Blocks<kBits> blocks(w.data);
-  for (int64_t b = 0; b < a.blocks; ++b) {
+  for (int64_t b = 0; b < a.k / kBlock; ++b) {
     blocks.step();
     vint acc[R][T * kParts];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      vint start = splat(-blocks.kBias * a.sums[(row + r) * a.blocks + b]);
+      vint start = splat(-blocks.kBias * a.sums[(row + r) * a.groups * kHalves + b]);
 #pragma GCC unroll 16
       for (int t = 0; t < T * kParts; ++t) acc[r][t] = start;
     }
@@ -184,26 +201,43 @@ constexpr int kIntRows = 4, kIntTiles = 1;
 #endif
 // With AVX2, six rows of half a tile leave registers for what a product needs on its way; four rows of a tile do not.
 constexpr int kHalfRows = 6;
-constexpr bool kHalves = kParts == 2;
 bool in_sixes(int64_t rows) { return rows >= kHalfRows && rows != 8 && rows != 9; }  // those are two fours
 
-template <int R, int T>
+template <int R, int T, bool kFew>
 void panel(const Activations& a, int64_t row, const Tiles& w, const Output& out) {
-  if (w.kind == kInt8) return int8_panel<R, T * kParts>(a, row, w, out);
+  if (kFew || w.kind == kInt8) return int8_panel<R, T * kParts, kFew>(a, row, w, out);
   if (w.kind == kInt4) return block_panel<4, R, T>(a, row, w, out);
   return block_panel<6, R, T>(a, row, w, out);
 }
 
-template <int T>
+template <int T, bool kFew = false>
 void panel_rows(const Activations& a, int64_t row, int64_t rows, const Tiles& w, const Output& out) {
-  if constexpr (kHalves)
-    for (; w.kind == kInt8 && in_sixes(rows); row += kHalfRows, rows -= kHalfRows)
-      for (int p = 0; p < kParts; ++p) int8_panel<kHalfRows, 1>(a, row, w.from_part(p), out);
-  for (; rows >= kIntRows; row += kIntRows, rows -= kIntRows) panel<kIntRows, T>(a, row, w, out);
+  if constexpr (kParts == 2)
+    for (; (kFew || w.kind == kInt8) && in_sixes(rows); row += kHalfRows, rows -= kHalfRows)
+      for (int p = 0; p < kParts; ++p) int8_panel<kHalfRows, 1, kFew>(a, row, w.from_part(p), out);
+  for (; rows >= kIntRows; row += kIntRows, rows -= kIntRows) panel<kIntRows, T, kFew>(a, row, w, out);
   if constexpr (kIntRows > 4)
-    if (rows >= 4) panel<4, T>(a, row, w, out), row += 4, rows -= 4;
-  if (rows >= 2) panel<2, T>(a, row, w, out), row += 2, rows -= 2;
-  if (rows >= 1) panel<1, T>(a, row, w, out);
+    if (rows >= 4) panel<4, T, kFew>(a, row, w, out), row += 4, rows -= 4;
+  if (rows >= 2) panel<2, T, kFew>(a, row, w, out), row += 2, rows -= 2;
+  if (rows >= 1) panel<1, T, kFew>(a, row, w, out);
+}
+
+// Up to kTile tokens of a pass of a few times one int8 tile.
+inline void few_rows(const Activations& a, int64_t row, int64_t rows, const Tiles& w, const Output& out) {
+#if defined(__AVX512VNNI__)
+  constexpr decltype(&int8_panel<2, 1, true>) kPanels[] = {  // registers hold the sums of all rows beside one tile
+      int8_panel<2, 1, true>,  int8_panel<4, 1, true>,  int8_panel<6, 1, true>,  int8_panel<8, 1, true>,
+      int8_panel<10, 1, true>, int8_panel<12, 1, true>, int8_panel<14, 1, true>, int8_panel<16, 1, true>};
+  kPanels[(rows - 1) / 2](a, row, w, out);
+#else
+  panel_rows<1, true>(a, row, rows, w, out);
+#endif
+}
+
+// All tokens of a pass of kFewFrom to kFewTo times `count` int8 tiles, each of which is read from memory once.
+void few_tiles(const Activations& a, int64_t row, int64_t rows, const Tiles& w, int64_t count, const Output& out) {
+  for (int64_t t = 0; t < count; ++t)
+    for (int64_t i = 0; i < rows; i += kTile) few_rows(a, row + i, std::min<int64_t>(kTile, rows - i), w.from_tile(t), out);
 }
 
 // `rows` tokens from `row` on times `count` tiles.
