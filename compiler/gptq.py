@@ -1,8 +1,8 @@
 """Weights to four bits by what their inputs look like: GPTQ (Frantar et al. 2022, arXiv 2210.17323).
 
 Columns are rounded one after the other, and what rounding one of them does to the layer's output is made up for by the
-columns that are still to come, as far as their inputs go together. The scale of 32 columns is the one of `candidates`
-under which that leaves the least error. The layout stays that of `compiler.pack`. Knows nothing of models.
+columns that are still to come, as far as their inputs go together. The scale of 32 columns is searched for as
+compiler/pack.py does, with what remains of each column's error then. So is the layout. Knows nothing of models.
 """
 
 from collections.abc import Callable
@@ -10,13 +10,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from compiler.pack import BLOCK, Quantised, candidates, row_units, workers
+from compiler.pack import BLOCK, Quantised, block_scales, row_units, workers
 
 DAMPING = 0.03
 """Of the mean of the Hessian's diagonal, added to it: inputs that never differ would leave it singular."""
 _CORRECTED = 0.75
 """The part of an earlier layers' error that a layer makes up for: all of it would fit the calibration text too well."""
-_ROWS_AT_A_TIME = 128  # so that the candidates of a block stay in a cache
+_ROWS_AT_A_TIME = 512
 
 
 def propagation(hessian: Tensor) -> Tensor:
@@ -43,24 +43,21 @@ def corrected(weight: Tensor, u: Tensor, differences: Tensor) -> Tensor:
 
 def quantise(weight: Tensor, u: Tensor, bits: int, done: Callable[[int], object] = lambda weights: None) -> Quantised:
     """`[N, K]`, K a multiple of 32, and `propagation` of its inputs. `done` is told of weights that are ready."""
-    units = row_units(weight, bits)
+    units, half = row_units(weight, bits), 2 ** (bits - 1)
     scales = torch.empty(len(weight), weight.shape[1] // BLOCK, dtype=torch.int8)
     codes = torch.empty(weight.shape, dtype=torch.uint8)
+    importance = u.diagonal() ** -2  # of a column's error, after the columns that follow have made up for it
 
     def rows(begin: int) -> int:
         some = slice(begin, begin + _ROWS_AT_A_TIME)
         left = weight[some].clone()
         for block in range(scales.shape[1]):
             now, after = slice(block * BLOCK, (block + 1) * BLOCK), slice((block + 1) * BLOCK, None)
-            corner = u[now, now]
-            tried = candidates(left[:, now], units[some], bits)
-            values = tried * units[some, None]
-            _, _, loss = _round_columns(left[:, now], corner, values, bits)
-            best = loss.argmin(1, keepdim=True)
-            scales[some, block] = tried.gather(1, best).squeeze(1).to(torch.int8)
-            found, errors, _ = _round_columns(left[:, now], corner, values.gather(1, best), bits)
-            codes[some, now] = found.squeeze(2).t().add_(2 ** (bits - 1)).to(torch.uint8)
-            left[:, after] -= errors.squeeze(2).t() @ u[now, after]
+            scale = block_scales(left[:, now], units[some], bits, importance[now])
+            found, errors = _round_columns(left[:, now], u[now, now], scale * units[some], bits)
+            scales[some, block] = scale.to(torch.int8)
+            codes[some, now] = found.add_(half).to(torch.uint8)
+            left[:, after] -= errors @ u[now, after]
         return weight[some].numel()
 
     with workers() as pool:
@@ -69,19 +66,15 @@ def quantise(weight: Tensor, u: Tensor, bits: int, done: Callable[[int], object]
     return Quantised(bits, units, scales, codes)
 
 
-def _round_columns(block: Tensor, corner: Tensor, scales: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A block `[R, 32]` under each of the scales `[R, C]`, and `corner` `[32, 32]` of U.
-
-    Returns the codes `[32, R, C]` from -half on, the errors by which later columns change, of the same shape, and what
-    they add to the layer's squared error, `[R, C]`.
+def _round_columns(block: Tensor, corner: Tensor, scales: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """A block `[R, 32]` with its scales `[R]`, and `corner` `[32, 32]` of U -> the codes from -half on, and the errors
+    by which U changes later columns, of the same shape.
     """
     half = 2 ** (bits - 1)
-    left = block.t()[:, :, None].expand(-1, -1, scales.shape[1]).contiguous()
-    codes, loss = torch.empty_like(left), torch.zeros_like(scales)
-    inverse = torch.where(scales == 0, 0.0, 1 / scales)
+    left = block.t().contiguous()
+    codes, inverse = torch.empty_like(left), torch.where(scales == 0, 0.0, 1 / scales)
     for i in range(len(left)):
         torch.mul(left[i], inverse, out=codes[i]).round_().clamp_(-half, half - 1)
-        error = left[i].addcmul_(codes[i], scales, value=-1).div_(corner[i, i])
-        loss.addcmul_(error, error)
-        left[i + 1 :].addcmul_(error, corner[i, i + 1 :, None, None], value=-1)
-    return codes, left, loss
+        left[i].addcmul_(codes[i], scales, value=-1).div_(corner[i, i])
+        left[i + 1 :].addcmul_(left[i], corner[i, i + 1 :, None], value=-1)
+    return codes.t(), left.t()

@@ -97,27 +97,27 @@ def _pack_int8(weight: Tensor) -> Tensor:
     return torch.cat([header, tiles], 1).view(-1)
 
 
-def candidates(groups: Tensor, units: Tensor, bits: int) -> Tensor:
-    """`[G, 32]` and `[G]` -> scales worth trying, `[G, 40]` whole numbers of units from -127 to 127.
+def block_scales(groups: Tensor, units: Tensor, bits: int, importance: Tensor | None = None) -> Tensor:
+    """`[G, 32]` and `[G]` -> the `[G]` numbers of units, -127 to 127, whose rounding leaves the least squared error.
 
-    Round-to-nearest would give the largest magnitude the lowest code (as in llama.cpp's Q4_0). Trying scales around
-    that one, of either sign, costs nothing at run time and removes a good part of the error.
+    `importance` `[32]` is what each column's squared error counts, 1 without it. Round-to-nearest would give the
+    largest magnitude the lowest code (as in llama.cpp's Q4_0). Trying scales around that one, of either sign, costs
+    nothing at run time and removes a good part of the error.
     """
-    extreme = groups.gather(1, groups.abs().argmax(1, keepdim=True))
-    divisors = torch.tensor([sign * part * 2 ** (bits - 1) for part in _DIVISORS for sign in (-1, 1)])
-    return (extreme / divisors / units[:, None]).round_().clamp_(-_MOST_UNITS, _MOST_UNITS)
-
-
-def block_scales(groups: Tensor, units: Tensor, bits: int) -> Tensor:
-    """`[G, 32]` and `[G]` -> the `[G]` of the candidates whose rounding leaves the least squared error."""
-    best, error = torch.zeros_like(units), torch.full_like(units, torch.inf)
+    half = 2 ** (bits - 1)
+    extreme = groups.gather(1, groups.abs().argmax(1, keepdim=True)).squeeze(1)
+    best = torch.zeros_like(extreme)
+    error = torch.full_like(extreme, torch.inf)
     rounded = torch.empty_like(groups)
-    for scale in candidates(groups, units, bits).t():
-        values = scale * units
-        now = _codes(groups, values, bits, rounded).mul_(values[:, None]).sub_(groups).square_().sum(1)
-        better = now < error
-        best = torch.where(better, scale, best)
-        error = torch.where(better, now, error)
+    for part in _DIVISORS:
+        for divisor in (-part * half, part * half):
+            scale = (extreme / divisor / units).round_().clamp_(-_MOST_UNITS, _MOST_UNITS)
+            values = scale * units
+            squares = _codes(groups, values, bits, rounded).mul_(values[:, None]).sub_(groups).square_()
+            now = squares.sum(1) if importance is None else squares @ importance
+            better = now < error
+            best = torch.where(better, scale, best)
+            error = torch.where(better, now, error)
     return best
 
 

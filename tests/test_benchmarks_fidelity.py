@@ -21,7 +21,7 @@ SETTINGS = {"checkpoint": "demo", "text": "heldout.txt", "size_bytes": 7_000_000
 def test_perplexity_is_shown_with_its_change() -> None:
     sample = {
         "variant": "compiled, int8", "perplexity": [1.98, 2.0], "divergence": 0.00123, "positions": 1234,
-        "agreement": 0.975,        "difference": 0.034, "size_bytes": 4_300_000, "weights_bytes": 1_900_000,
+        "agreement": 0.975, "difference": 0.034, "size_bytes": 4_300_000, "weights_bytes": 1_900_000,
     }  # fmt: skip
     pieces = sections({"settings": SETTINGS, "samples": [sample], "failed": {"compiled, int4": "no g++"}})
     assert "1,234 tokens of `heldout.txt`" in pieces["figures"]
