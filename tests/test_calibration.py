@@ -85,6 +85,15 @@ def test_every_layer_is_quantised_to_what_the_model_then_computes_with(architect
     assert 0 < difference < before(input_ids=ids).logits.abs().mean()
 
 
+def test_the_same_text_gives_the_same_bytes(llama_directory: Path) -> None:
+    ids = torch.randint(0, 300, (4, 40), generator=torch.Generator().manual_seed(0))
+    first, second = (list(calibrate.calibrate(export.load(llama_directory), ids, 4).values()) for _ in range(2))
+    assert torch.equal(pack.lay_out(first[:1]), pack.lay_out(second[:1]))
+    assert all(
+        torch.equal(a.codes, b.codes) and torch.equal(a.scales, b.scales) for a, b in zip(first, second, strict=True)
+    )
+
+
 def distance(model: torch.nn.Module, reference: torch.nn.Module, ids: Tensor) -> float:
     """Kullback-Leibler, nats a token."""
     with torch.no_grad():
