@@ -110,3 +110,9 @@ def test_the_runtime_client_loads_nothing_costly_before_the_handler() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(json.loads(done.stdout))
     assert not loaded & (NEVER | {"api", "dataclasses", "msgspec", "numpy", "settings", "socket"})
+
+
+def test_the_compiled_engine_loads_nothing_costly() -> None:
+    code = "import engines.compiled_engine, json, sys; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not set(json.loads(done.stdout)) & NEVER

@@ -1,11 +1,13 @@
 """Tokenizers in tables against the tokenizers library: the same ids and the same texts, and files that are altered."""
 
+import ctypes
 import itertools
 import random
 import shutil
 import subprocess
 import sys
 import unicodedata
+from array import array
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from compiler import character_classes
 from engines.errors import LoadError
-from generation.mapped_codec import LIBRARY, MappedCodec
+from generation.mapped_codec import LIBRARY, MappedCodec, open_library
 from generation.parsed_codec import ParsedCodec
 from generation.tokenizer import Detokenizer, Tokenizer
 from generation.tokenizer_file import CODE_POINTS, FILE, HEADER_BYTES
@@ -144,6 +146,14 @@ def test_a_long_text_has_the_library_s_ids(made: Made, text: str) -> None:
     )
 
 
+@pytest.mark.parametrize("text", ["k<|im_end|>", "k<", "kk<|im_end|>k<k", "k"])
+def test_an_added_token_ends_before_one_that_is_matched_first(tmp_path: Path, text: str) -> None:
+    library = FAMILIES["GPT-2"]()
+    library.add_tokens(["k<"])
+    mapped = write_tables(library, tmp_path)
+    assert mapped.encode(text, add_special_tokens=False).tolist() == library.encode(text).ids
+
+
 def test_merges_that_compete_come_in_the_library_s_order(tmp_path: Path) -> None:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = [("b", "c"), ("a", "b"), ("bc", "d"), ("a", "bc"), ("d", "a"), ("da", "b"), ("c", "d"), ("ab", "cd")]
@@ -156,6 +166,30 @@ def test_merges_that_compete_come_in_the_library_s_order(tmp_path: Path) -> None
         for letters in itertools.product("abcd", repeat=length):
             text = "".join(letters)
             assert mapped.encode(text, add_special_tokens=False).tolist() == library.encode(text).ids, text
+
+
+def test_hash_tables_go_on_at_their_first_slot_and_not_behind_the_last(qwen: Made) -> None:
+    native, size, behind = open_library(qwen.directory / LIBRARY), 50, 8
+    empty = 2**32 - 1
+
+    def address(numbers: "array[int]") -> ctypes.c_void_p:
+        return ctypes.c_void_p(numbers.buffer_info()[0])
+
+    texts = [str(number).encode() for number in range(size - 1)]
+    ids, ends = array("I", range(size - 1)), array("I", [0, *itertools.accumulate(map(len, texts))])
+    words = array("I", [empty] * (size + behind))
+    count, slots = ctypes.c_int64(size - 1), ctypes.c_int64(size)
+    assert (
+        native.tokenizer_fill_vocabulary(address(words), slots, address(ids), count, address(ends), b"".join(texts))
+        == 0
+    )
+    assert words[size:].tolist() == [empty] * behind
+    assert sorted(words[:size]) == [*ids, empty]
+    merges = array("I", (number for i in range(size - 1) for number in (7 * i, i, i, i)))
+    table = array("I", [empty] * 4 * (size + behind))
+    assert native.tokenizer_fill_merges(address(table), slots, address(merges), count) == 0
+    assert table[4 * size :].tolist() == [empty] * 4 * behind
+    assert sorted(table[3 : 4 * size : 4]) == [*ids, empty]
 
 
 def test_a_word_of_any_length_is_encoded(made: Made) -> None:
