@@ -24,15 +24,15 @@ struct Plan {
   int kind;
   bool widen;   // int4 and int6 tiles become int8
   bool matrix;  // int8 tiles are multiplied by matrix.h
-  bool few;     // int8 tiles are multiplied by few_tiles
+  bool few;     // tiles are multiplied by few_tiles
   bool shared;  // rows are quantised once for all members: else each does it for itself, which is cheaper than meeting
 
   Plan(int64_t n, int64_t m, int64_t k, int kind)
       : k(k), stride(tile_bytes(k, kind)), tiles((n + kTile - 1) / kTile), kind(kind),
         widen(kind != kInt8 && m >= kWidenFrom), matrix(use_matrix && m >= kMatrixFrom && (kind == kInt8 || widen)),
-        few(kind == kInt8 && !matrix && m >= kFewFrom && m <= kFewTo), shared(m > 4) {}
+        few(!matrix && m >= kFewFrom && m <= (kind == kInt8 ? kFewTo : kFewSmallTo)), shared(m > 4) {}
 
-  int64_t lanes() const { return matrix || few ? kTile : 1; }
+  int64_t lanes() const { return matrix || (few && kind == kInt8) ? kTile : 1; }
   // Bytes of an int8 tile that is made of a packed one.
   int64_t made() const { return matrix ? matrix_tile_bytes(k) : widen ? tile_bytes(k, kInt8) : 0; }
   // Tiles first .. last, ready for their product; `panel` is where they are made.

@@ -11,7 +11,8 @@
 namespace {
 
 constexpr int64_t kGroup = 64;     // inputs that share an activation scale
-constexpr int64_t kFewFrom = 2, kFewTo = 32;  // tokens for which few_tiles is used; measured
+constexpr int64_t kFewFrom = 2;                       // tokens from which few_tiles is used, measured, as
+constexpr int64_t kFewTo = 32, kFewSmallTo = kTile;   // those up to which it is, for int8 tiles and for int4 and int6
 constexpr int64_t kAhead = 4096;   // bytes from the weights that few_tiles multiplies to those it fetches; measured
 
 constexpr int64_t kHalves = kGroup / kBlock;
@@ -147,8 +148,8 @@ void int8_panel(const Activations& a, int64_t row, const Tiles& w, const Output&
     for (int v = 0; v < V; ++v) out.put(row + r, w.column + v * kLanes, total[r][v] * load<vfloat>(w.data + w.place(v)));
 }
 
-// The same for int4 and int6.
-template <int kBits, int R, int T>
+// The same for int4 and int6, of tokens of a single lane.
+template <int kBits, int R, int T, bool kFew>
 void block_panel(const Activations& a, int64_t row, const Tiles& w, const Output& out) {
   vfloat total[R][T * kParts] = {};
   Blocks<kBits> blocks(w.data);
@@ -164,6 +165,7 @@ void block_panel(const Activations& a, int64_t row, const Tiles& w, const Output
 #pragma GCC unroll 8
     for (int j = 0; j < 8; ++j) {
       Operand o[T * kParts];
+      if (kFew && j % 2 == 0) __builtin_prefetch(blocks.bytes + j / 2 * kLine + kAhead);
 #pragma GCC unroll 16
       for (int t = 0; t < T; ++t)
 #pragma GCC unroll 4
@@ -205,15 +207,15 @@ bool in_sixes(int64_t rows) { return rows >= kHalfRows && rows != 8 && rows != 9
 
 template <int R, int T, bool kFew>
 void panel(const Activations& a, int64_t row, const Tiles& w, const Output& out) {
-  if (kFew || w.kind == kInt8) return int8_panel<R, T * kParts, kFew>(a, row, w, out);
-  if (w.kind == kInt4) return block_panel<4, R, T>(a, row, w, out);
-  return block_panel<6, R, T>(a, row, w, out);
+  if (w.kind == kInt8) return int8_panel<R, T * kParts, kFew>(a, row, w, out);
+  if (w.kind == kInt4) return block_panel<4, R, T, kFew>(a, row, w, out);
+  return block_panel<6, R, T, kFew>(a, row, w, out);
 }
 
 template <int T, bool kFew = false>
 void panel_rows(const Activations& a, int64_t row, int64_t rows, const Tiles& w, const Output& out) {
   if constexpr (kParts == 2)
-    for (; (kFew || w.kind == kInt8) && in_sixes(rows); row += kHalfRows, rows -= kHalfRows)
+    for (; w.kind == kInt8 && in_sixes(rows); row += kHalfRows, rows -= kHalfRows)
       for (int p = 0; p < kParts; ++p) int8_panel<kHalfRows, 1, kFew>(a, row, w.from_part(p), out);
   for (; rows >= kIntRows; row += kIntRows, rows -= kIntRows) panel<kIntRows, T, kFew>(a, row, w, out);
   if constexpr (kIntRows > 4)
@@ -222,9 +224,10 @@ void panel_rows(const Activations& a, int64_t row, int64_t rows, const Tiles& w,
   if (rows >= 1) panel<1, T, kFew>(a, row, w, out);
 }
 
-// Up to kTile tokens of a pass of a few times one int8 tile.
+// Up to kTile tokens of a pass of a few times one tile.
 inline void few_rows(const Activations& a, int64_t row, int64_t rows, const Tiles& w, const Output& out) {
 #if defined(__AVX512VNNI__)
+  if (w.kind != kInt8) return panel_rows<1, true>(a, row, rows, w, out);
   constexpr decltype(&int8_panel<2, 1, true>) kPanels[] = {  // registers hold the sums of all rows beside one tile
       int8_panel<2, 1, true>,  int8_panel<4, 1, true>,  int8_panel<6, 1, true>,  int8_panel<8, 1, true>,
       int8_panel<10, 1, true>, int8_panel<12, 1, true>, int8_panel<14, 1, true>, int8_panel<16, 1, true>};
@@ -234,7 +237,7 @@ inline void few_rows(const Activations& a, int64_t row, int64_t rows, const Tile
 #endif
 }
 
-// All tokens of a pass of kFewFrom to kFewTo times `count` int8 tiles, each of which is read from memory once.
+// All tokens of a pass of a few times `count` tiles, each of which is read from memory once.
 void few_tiles(const Activations& a, int64_t row, int64_t rows, const Tiles& w, int64_t count, const Output& out) {
   for (int64_t t = 0; t < count; ++t)
     for (int64_t i = 0; i < rows; i += kTile) few_rows(a, row + i, std::min<int64_t>(kTile, rows - i), w.from_tile(t), out);
