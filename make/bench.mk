@@ -31,7 +31,7 @@ bench: $(VENV)/bench-ready  ## every measurement that runs here; an hour on a qu
 	$(BENCH) batch $(BENCH_OURS) $(if $(BENCH_BEFORE),--before $(BENCH_BEFORE))
 	$(BENCH) memory $(BENCH_MODELS)
 	$(BENCH) memory --model "compiled int8=SmolLM2-135M:int8+1000" --processes 8 --prompt 1020 --name memory-baked
-	$(BENCH) fidelity
+	$(BENCH) fidelity --peers
 	$(BENCH) streaming $(BENCH_TWO)
 	$(BENCH) drafts --peers-of SmolLM2-135M
 	$(BENCH) prefix
