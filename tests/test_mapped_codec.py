@@ -2,6 +2,7 @@
 
 import ctypes
 import itertools
+import json
 import random
 import shutil
 import subprocess
@@ -152,6 +153,20 @@ def test_an_added_token_ends_before_one_that_is_matched_first(tmp_path: Path, te
     library.add_tokens(["k<"])
     mapped = write_tables(library, tmp_path)
     assert mapped.encode(text, add_special_tokens=False).tolist() == library.encode(text).ids
+
+
+@pytest.mark.parametrize("family", ["Llama 3", "Qwen2"])
+def test_a_line_s_end_is_no_part_of_the_word_behind_it(family: str, tmp_path: Path) -> None:
+    content = json.loads(FAMILIES[family]().to_str())
+    content |= {"added_tokens": [], "post_processor": None}
+    content["model"]["vocab"]["Ċa"] = len(content["model"]["vocab"])
+    content["model"]["merges"].append(["Ċ", "a"])
+    library = RustTokenizer.from_str(json.dumps(content))
+    mapped = write_tables(library, tmp_path)
+    for text in ("\na", "x\na", "!\na"):
+        assert (
+            mapped.encode(text, add_special_tokens=False).tolist() == library.encode(text, add_special_tokens=False).ids
+        )
 
 
 def test_merges_that_compete_come_in_the_library_s_order(tmp_path: Path) -> None:
