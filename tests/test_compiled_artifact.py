@@ -34,8 +34,7 @@ import json, sys
 from pathlib import Path
 import numpy as np
 from compiler import package
-from engines import artifact, compiled_engine
-from engines.base import Step, token_ids
+from engines import artifact, compiled_engine, cpu_levels
 from engines.base import Step
 from engines.errors import LoadError
 

@@ -92,10 +92,17 @@ def whole_body(answer: Answer) -> bytes:
     return str(json.loads(answer.body)["body"]).encode()
 
 
-def logged(function: LocalFunction, message: str) -> dict[str, Any]:
-    """The last log record that says `message`."""
-    records = [json.loads(line) for line in function.output if line.startswith("{")]
-    return next(dict(record) for record in reversed(records) if record.get("message") == message)
+def logged(function: LocalFunction, answer: Answer, message: str) -> dict[str, Any]:
+    """The log record of `answer`'s request that says `message`, which may be read a little after the answer."""
+
+    def records() -> Iterator[dict[str, Any]]:
+        for line in function.output:
+            record = json.loads(line) if line.startswith("{") else {}
+            if (record.get("message"), record.get("function_request_id")) == (message, answer.id):
+                yield record
+
+    wait_until(lambda: any(records()), f"a log record {message!r}")
+    return next(records())
 
 
 # --- Which answers stream
@@ -195,8 +202,8 @@ def test_an_error_in_the_middle_is_the_last_event_and_in_the_trailers(
     assert "secret" not in answer.body.decode() + json.dumps(answer.error)
     if kind == "InternalError":
         assert answer.id in last["error"]["message"]
-        assert logged(function, "unexpected error")["exception_name"] == "ZeroDivisionError"
-    assert logged(function, "request failed")["error"] == kind
+        assert logged(function, answer, "unexpected error")["exception_name"] == "ZeroDivisionError"
+    assert logged(function, answer, "request failed")["error"] == kind
 
 
 def test_an_error_before_the_first_event_is_an_answer_of_its_own(function: LocalFunction, gate: Gate) -> None:
