@@ -6,9 +6,8 @@ from typing import Any
 from benchmarks.checkpoints import model_directory
 from benchmarks.drafts.copying import copying_checkpoint, written
 from benchmarks.drafts.texts import TASKS
-from benchmarks.errors import NotInstalledError
-from benchmarks.peers.contenders import PEERS, Contender, interpreter, ours, prepare
-from benchmarks.peers.session import PeerFailedError, Session
+from benchmarks.peers.contenders import Contender, ours, prepare_each
+from benchmarks.peers.session import Session
 from benchmarks.variants import Variant
 
 FLAGS: dict[str, tuple[str, ...]] = {"llama.cpp": ("no_extra_buffers",), "OpenVINO": ("f32",)}
@@ -22,14 +21,8 @@ def contenders(shape: str, overrides: dict[str, str]) -> tuple[list[Contender], 
     """Ours and those that can take part, and for each other one a sentence that says why not."""
     source = copying_checkpoint(shape, TEXTS).resolve()
     artifact = Variant(f"compiled {PRECISION}", model_directory(f"{source}:{PRECISION}").resolve())
-    found, missing = [ours(artifact)], []
-    for peer in PEERS:
-        if peer.name in FLAGS:
-            try:
-                found.append(prepare(peer, PRECISION, source, interpreter(peer, overrides)))
-            except (NotInstalledError, PeerFailedError) as error:
-                missing.append(f"{peer.name}: {error}")
-    return found, missing
+    found, missing = prepare_each(FLAGS, PRECISION, source, overrides)
+    return [ours(artifact), *found], missing
 
 
 def measure(contender: Contender, calls: int) -> list[dict[str, Any]]:

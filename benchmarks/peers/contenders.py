@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,6 +107,20 @@ def prepare(peer: Peer, precision: str, checkpoint: Path, python: str) -> Conten
                 raise PeerFailedError(f"its conversion failed: {last[:300]}")
             partial.rename(source)
     return Contender(peer.name, precision, python, WORKERS / peer.worker, source, peer.flags)
+
+
+def prepare_each(
+    names: Collection[str], precision: str, checkpoint: Path, overrides: dict[str, str]
+) -> tuple[list[Contender], list[str]]:
+    """The peers of these names that can take part, and for each other one a sentence that says why not."""
+    found, missing = [], []
+    for peer in PEERS:
+        if peer.name in names:
+            try:
+                found.append(prepare(peer, precision, checkpoint, interpreter(peer, overrides)))
+            except (NotInstalledError, PeerFailedError) as error:
+                missing.append(f"{peer.name}: {error}")
+    return found, missing
 
 
 def ours(variant: Variant) -> Contender:

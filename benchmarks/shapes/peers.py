@@ -6,9 +6,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from benchmarks.errors import NotInstalledError
-from benchmarks.peers.contenders import PEERS, Contender, interpreter, prepare
-from benchmarks.peers.session import PeerFailedError, Session
+from benchmarks.peers.contenders import Contender, prepare_each
+from benchmarks.peers.session import Session
 from benchmarks.shapes.texts import SCHEMA
 from benchmarks.warm.command import PLAIN_IDS
 
@@ -19,14 +18,7 @@ PRECISION = "int8"
 
 def contenders(source: Path, overrides: dict[str, str]) -> tuple[list[Contender], list[str]]:
     """Those that can take part, and for each other one a sentence that says why not."""
-    found, missing = [], []
-    for peer in PEERS:
-        if peer.name in FLAGS:
-            try:
-                found.append(prepare(peer, PRECISION, source, interpreter(peer, overrides)))
-            except (NotInstalledError, PeerFailedError) as error:
-                missing.append(f"{peer.name}: {error}")
-    return found, missing
+    return prepare_each(FLAGS, PRECISION, source, overrides)
 
 
 def measure(contender: Contender, calls: int, tokens: int, prompt: int, seed: int) -> dict[str, Any]:
