@@ -21,6 +21,7 @@ from compiler import (
     prompt_files,
     prompt_pages,
     resources,
+    sensitivity,
     tokenizer,
 )
 from compiler.calibration_text import CalibrationText
@@ -86,7 +87,7 @@ def build(
         package.staging(target) as staged,
         tempfile.TemporaryDirectory() as work,
         warnings.catch_warnings(),
-        tqdm(total=6 + 2 * len(levels) + bool(prompts) + 2 * calibrated, desc="load", unit="step") as steps,
+        tqdm(total=6 + 2 * len(levels) + bool(prompts) + 3 * calibrated, desc="load", unit="step") as steps,
         tqdm(desc="pack", unit=" weights", unit_scale=True, mininterval=0.5, leave=False) as packed,
     ):
         warnings.simplefilter("ignore")  # torch's about its own internals
@@ -106,9 +107,15 @@ def build(
             step("write text to calibrate on")
             try:
                 text = calibration_text.write(model, checkpoint, context)
+                step("measure sensitivity")
+                some = text.ids[: sensitivity.SEQUENCES]
+                packed.reset(total=calibrate.weights_of(model) * sensitivity.passes(some))
+                sensitive = sensitivity.most_sensitive(model, some, BITS[linear], done=packed.update)
                 step("calibrate")
                 packed.reset(total=calibrate.weights_of(model))
-                ready = calibrate.calibrate(model, text.ids, BITS[linear], packed.update)
+                ready = calibrate.calibrate(
+                    model, text.ids, lambda module: BITS[table if module in sensitive else linear], packed.update
+                )
             except CannotCalibrateError as error:
                 tqdm.write(f"The weights are rounded without calibration: {error}.")
                 model = export.load(checkpoint)  # some of its layers may have been quantised

@@ -23,11 +23,14 @@ _AT_A_TIME = 8  # sequences that go through a layer together
 
 @torch.no_grad()
 def calibrate(
-    model: PreTrainedModel, ids: Tensor, bits: int, done: Callable[[int], object] = lambda weights: None
+    model: PreTrainedModel,
+    ids: Tensor,
+    bits: Callable[[nn.Module], int],
+    done: Callable[[int], object] = lambda weights: None,
 ) -> dict[int, Quantised]:
-    """Quantise the linears of the model's layers on the text `ids` `[B, S]`; the model then has the values they stand
-    for. Returns them by the address of their weights. `done` is told of weights that are ready. Raises
-    CannotCalibrateError where the layers cannot be run one by one or what they compute is not finite.
+    """Quantise the linears of the model's layers on the text `ids` `[B, S]`, each to its `bits`; the model then has the
+    values they stand for. Returns them by the address of their weights. `done` is told of weights that are ready.
+    Raises CannotCalibrateError where the layers cannot be run one by one or what they compute is not finite.
     """
     layers = _layers(model)
     exact, others = _inputs(model, layers, ids)
@@ -45,16 +48,16 @@ def calibrate(
             fed = [x.flatten(0, -2) for x in _fed(modules[0], run, actual)]
             u, differences = _statistics(torch.cat(fed), torch.cat(exactly))
             for module in modules:
-                weight = _weight(module)
+                weight = weight_of(module)
                 target = gptq.corrected(padded(weight), u, differences)
-                matrix = gptq.quantise(target, u, bits, done)
+                matrix = gptq.quantise(target, u, bits(module), done)
                 weight.copy_(matrix.values()[:, : weight.shape[1]])
                 found[weight.data_ptr()] = matrix
         exact, actual = exact_after, [run(chunk) for chunk in actual]
     return found
 
 
-def _weight(module: nn.Module) -> Tensor:
+def weight_of(module: nn.Module) -> Tensor:
     """Of a linear, `[N, K]`: what is written into it is written into the model."""
     weight = module.get_parameter("weight").detach()
     return weight.t() if isinstance(module, Conv1D) else weight
@@ -63,6 +66,13 @@ def _weight(module: nn.Module) -> Tensor:
 def weights_of(model: PreTrainedModel) -> int:
     """How many weights `calibrate` quantises."""
     return sum(module.weight.numel() for module in _layers(model).modules() if isinstance(module, _LINEAR))
+
+
+def groups_of_linears(model: PreTrainedModel, ids: Tensor) -> list[list[nn.Module]]:
+    """The linears that `calibrate` quantises; those that read the same tensor together. `ids` `[B, S]` is any text."""
+    with _inputs_of_linears(_layers(model)) as groups, torch.no_grad():
+        model(input_ids=ids[:1, :1], use_cache=False)
+    return [linears for linears, _ in groups]
 
 
 def _layers(model: PreTrainedModel) -> nn.ModuleList:

@@ -63,15 +63,15 @@ def pack_stacked(
     kind: Kind,
     ready: Mapping[int, Quantised],
     done: Callable[[int], object] = lambda weights: None,
-) -> Tensor:
-    """Weights of the same K, stacked on their rows, in the layout of `kind`. `ready`, by their addresses, are those
-    that have been quantised already.
+) -> tuple[Tensor, Kind]:
+    """Weights of the same K, stacked on their rows, in a layout, and which: that of `kind`, unless all of them are
+    `ready`, by their addresses, quantised to other bits.
     """
     found = [ready[matrix.data_ptr()] for matrix in matrices if matrix.data_ptr() in ready]
-    if len(found) == len(matrices) and all(matrix.bits == BITS.get(kind) for matrix in found):
+    if len(found) == len(matrices) and len({matrix.bits for matrix in found}) == 1:
         done(sum(matrix.numel() for matrix in matrices))
-        return lay_out(found)
-    return pack(torch.cat(matrices) if len(matrices) > 1 else matrices[0], kind, done)
+        return lay_out(found), next(each for each, bits in BITS.items() if bits == found[0].bits)
+    return pack(torch.cat(matrices) if len(matrices) > 1 else matrices[0], kind, done), kind
 
 
 def pack(weight: Tensor, kind: Kind, done: Callable[[int], object] = lambda weights: None) -> Tensor:

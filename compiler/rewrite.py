@@ -21,26 +21,29 @@ aten = torch.ops.aten
 class PackedWeights:
     """Packs each group of weight matrices once, however many graphs and nodes use it."""
 
-    def __init__(self, pack: Callable[[list[Tensor], Kind], Tensor]) -> None:
+    def __init__(self, pack: Callable[[list[Tensor], Kind], tuple[Tensor, Kind]]) -> None:
         self._pack = pack
-        self._packed: dict[tuple[object, ...], tuple[str, Tensor]] = {}
+        self._packed: dict[tuple[object, ...], tuple[str, Tensor, Kind]] = {}
+        self._biases: dict[tuple[int | None, ...], tuple[str, Tensor]] = {}
 
-    def get(self, matrices: list[Tensor], kind: Kind) -> tuple[str, Tensor]:
-        """The name and packed bytes of `matrices`, each `[N, K]` with the same K, stacked on their rows."""
+    def get(self, matrices: list[Tensor], kind: Kind) -> tuple[str, Tensor, Kind]:
+        """The name and packed bytes of `matrices`, each `[N, K]` with the same K, stacked on their rows, and the kind
+        that they are packed to: `kind`, unless they have been quantised to another one already.
+        """
         key = (*((m.data_ptr(), tuple(m.shape), m.stride()) for m in matrices), kind)
         if key not in self._packed:
-            self._packed[key] = (f"packed_{len(self._packed)}", self._pack(matrices, kind))
+            self._packed[key] = (f"packed_{len(self._packed)}", *self._pack(matrices, kind))
         return self._packed[key]
 
     def bias(self, parts: list[Tensor | None], rows: list[int]) -> tuple[str, Tensor] | None:
         """The name and values `[sum of rows]` of the biases, or None when no part has one."""
         if all(part is None for part in parts):
             return None
-        key = ("bias", *(part.data_ptr() if part is not None else None for part in parts))
-        if key not in self._packed:
+        key = tuple(part.data_ptr() if part is not None else None for part in parts)
+        if key not in self._biases:
             filled = [p if p is not None else torch.zeros(n) for p, n in zip(parts, rows, strict=True)]
-            self._packed[key] = (f"bias_{len(self._packed)}", torch.cat(filled).float())
-        return self._packed[key]
+            self._biases[key] = (f"bias_{len(self._biases)}", torch.cat(filled).float())
+        return self._biases[key]
 
 
 def _constant(module: GraphModule, node: object) -> Tensor | None:
@@ -77,7 +80,8 @@ def _linears(module: GraphModule) -> dict[Node, list[tuple[Node, Tensor, Tensor 
 
 def rewrite(module: GraphModule, weights: PackedWeights, linear: Kind, table: Kind) -> None:
     """Replace linears by packed ones of `linear` kind; those whose matrix is also an embedding, and embeddings of the
-    vocabulary, by `table` kind. In place."""
+    vocabulary, by `table` kind. What `weights` has in another kind has that one. In place.
+    """
     graph = module.graph
     embeddings = [
         n for n in graph.nodes if n.target == aten.embedding.default and _constant(module, n.args[0]) is not None
@@ -87,7 +91,7 @@ def rewrite(module: GraphModule, weights: PackedWeights, linear: Kind, table: Ki
         # The head alone is as wide as the vocabulary.
         kind = table if group[0][1].shape[0] >= vocabulary > 0 else linear
         sizes = [weight.shape[0] for _, weight, _ in group]
-        name, packed = weights.get([weight for _, weight, _ in group], kind)
+        name, packed, kind = weights.get([weight for _, weight, _ in group], kind)
         bias = weights.bias([b for _, _, b in group], sizes)
         with graph.inserting_after(source if source.op != "placeholder" else group[0][0].prev):
             weight_node = _attribute(module, name, packed)
@@ -110,10 +114,10 @@ def rewrite(module: GraphModule, weights: PackedWeights, linear: Kind, table: Ki
         assert matrix is not None
         if matrix.shape[0] < vocabulary:
             continue  # positions: small, and read by the generated code itself
-        name, packed = weights.get([matrix], table)
+        name, packed, kind = weights.get([matrix], table)
         with graph.inserting_before(node):
             weight_node = _attribute(module, name, packed)
-            rows = graph.call_function(ops.packed_embedding, (node.args[1], weight_node, matrix.shape[1], int(table)))
+            rows = graph.call_function(ops.packed_embedding, (node.args[1], weight_node, matrix.shape[1], int(kind)))
         node.replace_all_uses_with(rows)
         graph.erase_node(node)
     graph.eliminate_dead_code()

@@ -50,22 +50,27 @@ def test_the_error_propagates_as_in_the_plain_algorithm() -> None:
     assert same.mean() > 0.99  # the rest lie half-way between two codes, but for the last digits
 
 
-def test_what_was_quantised_before_is_packed_as_it_is() -> None:
+@pytest.mark.parametrize("kind", [Kind.INT4, Kind.INT6])
+def test_what_was_quantised_before_is_packed_as_it_is_in_the_bits_that_it_has(kind: Kind) -> None:
     first, second = (torch.from_numpy(random(n, 70, seed=n)) for n in (19, 16))
-    ready = {m.data_ptr(): pack.quantise(padded(m) * 2, BITS[Kind.INT4]) for m in (first, second)}
-    packed = pack.pack_stacked([first, second], Kind.INT4, ready).numpy()
+    ready = {m.data_ptr(): pack.quantise(padded(m) * 2, BITS[kind]) for m in (first, second)}
+    packed, found = pack.pack_stacked([first, second], Kind.INT4, ready)
+    assert found == kind
     np.testing.assert_allclose(
-        unpacked(packed, 35, 70, Kind.INT4),
+        unpacked(packed.numpy(), 35, 70, kind),
         torch.cat([ready[m.data_ptr()].values() for m in (first, second)])[:, :70].numpy(),
         rtol=1e-6,
     )
+
+
+def test_matrices_that_were_not_all_quantised_before_are_packed_to_the_kind_asked_for() -> None:
+    first, second = (torch.from_numpy(random(n, 70, seed=n)) for n in (19, 16))
+    four, six = (pack.quantise(padded(m) * 2, bits) for m, bits in ((first, 4), (second, 6)))
     plain = pack.pack(torch.cat([first, second]), Kind.INT4)
-    assert torch.equal(
-        pack.pack_stacked([first, second], Kind.INT4, {first.data_ptr(): ready[first.data_ptr()]}), plain
-    )
-    assert torch.equal(
-        pack.pack_stacked([first, second], Kind.INT6, ready), pack.pack(torch.cat([first, second]), Kind.INT6)
-    )
+    for ready in ({first.data_ptr(): four}, {first.data_ptr(): four, second.data_ptr(): six}):
+        packed, found = pack.pack_stacked([first, second], Kind.INT4, ready)
+        assert found == Kind.INT4
+        assert torch.equal(packed, plain)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma3-sliding"])
@@ -74,7 +79,7 @@ def test_every_layer_is_quantised_to_what_the_model_then_computes_with(architect
     model = export.load(checkpoint)
     ids = torch.randint(0, 300, (4, 40), generator=torch.Generator().manual_seed(0))
     told: list[int] = []
-    found = calibrate.calibrate(model, ids, 4, told.append)
+    found = calibrate.calibrate(model, ids, lambda linear: 4, told.append)
     weights = {p.data_ptr(): p for p in model.parameters()}
     assert sum(told) == calibrate.weights_of(model) == sum(weights[address].numel() for address in found)
     for address, matrix in found.items():
@@ -87,7 +92,9 @@ def test_every_layer_is_quantised_to_what_the_model_then_computes_with(architect
 
 def test_the_same_text_gives_the_same_bytes(llama_directory: Path) -> None:
     ids = torch.randint(0, 300, (4, 40), generator=torch.Generator().manual_seed(0))
-    first, second = (list(calibrate.calibrate(export.load(llama_directory), ids, 4).values()) for _ in range(2))
+    first, second = (
+        list(calibrate.calibrate(export.load(llama_directory), ids, lambda linear: 4).values()) for _ in range(2)
+    )
     assert torch.equal(pack.lay_out(first[:1]), pack.lay_out(second[:1]))
     assert all(
         torch.equal(a.codes, b.codes) and torch.equal(a.scales, b.scales) for a, b in zip(first, second, strict=True)
@@ -105,7 +112,7 @@ def distance(model: torch.nn.Module, reference: torch.nn.Module, ids: Tensor) ->
 def test_calibration_takes_a_third_of_the_distance_of_a_trained_model_at_least() -> None:
     reference, calibrated, rounded = (export.load(DEMO) for _ in range(3))
     text = calibration_text.write(reference, DEMO, 512)
-    calibrate.calibrate(calibrated, text.ids, 4)
+    calibrate.calibrate(calibrated, text.ids, lambda linear: 4)
     with torch.no_grad():
         for layer in rounded.get_submodule("model.layers").modules():
             if isinstance(layer, torch.nn.Linear):
@@ -154,4 +161,4 @@ def test_activations_that_are_not_finite_are_of_no_use(llama_directory: Path) ->
     with torch.no_grad():
         model.get_parameter("model.layers.1.input_layernorm.weight").fill_(torch.inf)
     with pytest.raises(CannotCalibrateError, match="not finite"):
-        calibrate.calibrate(model, torch.arange(40).view(1, 40), 4)
+        calibrate.calibrate(model, torch.arange(40).view(1, 40), lambda linear: 4)

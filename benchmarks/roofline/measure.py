@@ -9,15 +9,18 @@ from pathlib import Path
 
 import torch
 
+from compiler.sensitivity import SHARE
+
 BYTES = {
     "float32": (4.0, 4.0),
     "bfloat16": (2.0, 2.0),
     "float16": (2.0, 2.0),
     "int8": (1.0, 1.0),
-    "int4": (4.25 / 8, 6.25 / 8),
+    "int4": ((4.25 + 2 * SHARE) / 8, 6.25 / 8),
 }
 """Bytes of one weight: in a linear layer, and in the output head. Four bits come with a scale of 8 for every 32
-weights, and with six bits in the head. llama.cpp's Q4_0 takes 4.5, and 8.5 in the head of the shapes measured here."""
+weights, and with six bits in the head and in a share of the layers. llama.cpp's Q4_0 takes 4.5, and 8.5 in the head of
+the shapes measured here."""
 READ_BYTES = 512 * 2**20
 """Far beyond any cache."""
 MATRIX = 1024
