@@ -8,7 +8,7 @@ BENCH_MODELS ?= --model transformers=SmolLM2-135M $(BENCH_OURS)
 
 BENCH_IMAGES := transformers:demo compiled:demo transformers:smollm2-135m compiled:smollm2-135m
 
-bench: $(VENV)/bench-ready  ## every measurement that runs here; an hour on a quiet machine
+bench: $(VENV)/bench-ready  ## every measurement that runs here; two hours on a quiet machine
 	$(BENCH) cold-start $(BENCH_MODELS) --model "compiled int8, verified=SmolLM2-135M:int8,VERIFY_ARTIFACT=true" --runs 15
 	$(BENCH) cold-start $(BENCH_TWO) --cache cold --runs 5 --name cold-start-disk
 	$(BENCH) cold-start $(BENCH_TWO) --memory-mb 512 --memory-mb 1024 --memory-mb 1769 --memory-mb 3538 \
@@ -34,6 +34,9 @@ bench: $(VENV)/bench-ready  ## every measurement that runs here; an hour on a qu
 	$(BENCH) memory $(BENCH_MODELS)
 	$(BENCH) memory --model "compiled int8=SmolLM2-135M:int8+1000" --processes 8 --prompt 1020 --name memory-baked
 	$(BENCH) fidelity --peers
+	$(BIN)/python -m benchmarks.fidelity.trained build/benchmarks/trained
+	for model in llama-6m llama-6m-outliers qwen2-9m; do $(BENCH) fidelity --peers \
+	    --checkpoint build/benchmarks/trained/$$model --quantize int4 int4-uncalibrated --name fidelity-$$model; done
 	$(BENCH) streaming $(BENCH_TWO)
 	$(BENCH) drafts --peers-of SmolLM2-135M
 	$(BENCH) prefix
