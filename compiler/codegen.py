@@ -51,7 +51,10 @@ MACROS = [
 
 # For generated code only. Sums may be reassociated, so that they vectorise (the kernels must not have that: they round
 # by adding and subtracting), and partial redundancy elimination keeps off, which otherwise spoils the loops of norms.
-_GENERATED = ["-fno-signed-zeros", "-fassociative-math", "-fno-tree-pre"]
+# What OpenMP's loops call is in engine.so (loops.cpp), so that libgomp, which -fopenmp links behind it, is not needed.
+_GENERATED = ["-fopenmp", "-fno-signed-zeros", "-fassociative-math", "-fno-tree-pre"]
+
+_KERNELS = ("runtime", "team", "loops", "linear", "attention", "sampling", "engine")
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,9 @@ def generate(program: torch.export.ExportedProgram, directory: Path) -> Source:
         "aot_inductor.output_path": str(directory),
         "aot_inductor.precompile_headers": False,  # for a compilation by Inductor itself, which never happens
         "cpp.simdlen": 1,
-        # Loops between the engine's operators are too short for more than one thread, even in prompts of 512 tokens.
-        "cpp.threads": 1,
+        # Every outer loop is marked for OpenMP, however short: which ones are shared out is decided as they run.
+        "cpp.threads": 2,
+        "cpp.min_chunk_size": 1,
         # Compute what several kernels read (rotary embeddings) once instead of in each of them.
         "realize_reads_threshold": 0,
     }
@@ -82,10 +86,25 @@ def generate(program: torch.export.ExportedProgram, directory: Path) -> Source:
             program.module(check_guards=False), *program.example_inputs, options=options
         )
     (wrapper,) = (Path(f) for f in files if str(f).endswith(".wrapper.cpp"))
-    text = wrapper.read_text()
+    text = _loops_apart(wrapper.read_text())
+    wrapper.write_text(text)
     names = dict(re.findall(r'constants_info_\[(\d+)\]\.name = "([^"]*)"', text))
     originals = dict(re.findall(r'constants_info_\[(\d+)\]\.original_fqn = "([^"]*)"', text))
     return Source(wrapper, {name: originals[index] for index, name in names.items()})
+
+
+def _loops_apart(text: str) -> str:
+    """Generated C++ with a parallel region for each of OpenMP's loops, which is what engines/native/loops.cpp can do.
+
+    Inductor opens one region for several loops. Raises UnsupportedModelError where a loop keeps a sum for each thread:
+    then it is one over all tokens, which a batch of several sequences must not have.
+    """
+    text = re.sub(r"#pragma omp parallel num_threads\(\d+\)\n", "\n", text)
+    text = text.replace("int tid = omp_get_thread_num();", "")
+    text = text.replace("#pragma omp for", "#pragma omp parallel for")
+    if re.search(r"\btid\b", text):
+        raise UnsupportedModelError("The graph has a sum over all tokens of a pass")
+    return text
 
 
 def stamp(source: Source, text: str) -> None:
@@ -136,7 +155,7 @@ def _runtime(level: str) -> bytes:
         library = Path(work) / "engine.so"
         _run([
             compiler(level), *_FLAGS, *MACROS, *LEVEL_FLAGS[level], *_includes(), "-fvisibility=default", "-shared",
-            *(str(NATIVE / f"{name}.cpp") for name in ("runtime", "team", "linear", "attention", "sampling", "engine")),
+            *(str(NATIVE / f"{name}.cpp") for name in _KERNELS),
             "-o", str(library), "-Wl,-soname,$ORIGIN/engine.so", "-ldl",
         ])  # fmt: skip
         return library.read_bytes()
@@ -165,5 +184,5 @@ def build_graph(source: Source, level: str, directory: Path) -> None:
         compiler(level), *_FLAGS, *_GENERATED, *LEVEL_FLAGS[level], *_includes(), "-include", str(NATIVE / "vecmath.h"),
         "-DTORCH_INDUCTOR_CPP_WRAPPER", "-DSTANDALONE_TORCH_HEADER", "-DC10_USING_CUSTOM_GENERATED_MACROS",
         "-shared", str(source.path), "-o", str(directory / "model.so"), str(directory / "engine.so"),
-        "-Wl,-z,defs", "-Wl,-z,noexecstack",
+        "-Wl,-z,defs", "-Wl,-z,noexecstack", "-Wl,--as-needed",
     ], UnsupportedModelError)  # fmt: skip

@@ -285,6 +285,18 @@ def test_only_the_level_asked_for_decides_the_instructions(llama_artifact: Path)
         assert "%zmm" not in listing
 
 
+def test_libraries_need_the_c_and_the_cpp_library_alone(llama_artifact: Path) -> None:
+    if not shutil.which("objdump"):
+        pytest.skip("read with objdump")
+    needed = set()
+    for library in llama_artifact.glob("*/*.so"):
+        headers = subprocess.run(["objdump", "-p", str(library)], capture_output=True, text=True, check=True).stdout
+        needed |= set(re.findall(r"NEEDED +(\S+)", headers))
+    runtime = r"\$ORIGIN/engine\.so|ld-linux\S+|lib(c|dl|gcc_s|m|mvec|pthread|stdc\+\+)\.so\.\d+"
+    assert "libc.so.6" in needed
+    assert not {name for name in needed if not re.fullmatch(runtime, name)}
+
+
 def test_a_graph_calls_the_kernels_beside_it_whatever_the_process_opened_before(
     llama_artifact: Path, broken: Path, tmp_path: Path
 ) -> None:

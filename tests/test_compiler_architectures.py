@@ -19,6 +19,7 @@ from transformers import (
     SmolLM3Config,
 )
 
+from compiler import codegen
 from compiler.build import build
 from compiler.errors import CompileError, UnsupportedModelError
 from engines import compiled_engine, cpu_levels
@@ -68,6 +69,18 @@ def test_an_architecture_that_cannot_be_compiled_is_refused_with_the_reason(tmp_
     with pytest.raises(UnsupportedModelError, match="serve this checkpoint with the transformers engine instead"):
         build(tmp_path / "bloom", tmp_path / "artifact", "none")
     assert not (tmp_path / "artifact").exists()
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's about its own internals
+def test_a_graph_that_sums_over_the_tokens_of_a_pass_is_refused(tmp_path: Path) -> None:
+    class Sum(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x - x.sum()
+
+    tokens = torch.export.Dim("tokens", min=2, max=512)
+    program = torch.export.export(Sum(), (torch.ones(7, 64),), dynamic_shapes=({0: tokens},))
+    with pytest.raises(UnsupportedModelError, match="a sum over all tokens of a pass"):
+        codegen.generate(program, tmp_path)
 
 
 def test_a_directory_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ void amx_block(const Activations& a, int64_t row, int64_t rows, const Tiles& w, 
   alignas(64) vfloat totals[R * T * kTile];
   const int8_t *tokens = a.bytes + a.place(row, 0) * kGroup, *more_tokens = tokens + a.groups * kAmxBytes;
   const char *weights = w.data + kLine, *more_weights = weights + w.stride;
+  out.fetch(row, rows, w.column, T);
   for (int64_t begin = 0; begin < a.groups; begin += kAmxGroups) {
     int64_t groups = std::min<int64_t>(kAmxGroups, a.groups - begin), at = begin * kAmxBytes;
     amx_sums<R, T>(tokens + at, more_tokens + at, weights + at, more_weights + at, groups, sums);

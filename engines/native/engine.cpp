@@ -12,12 +12,14 @@
 #include <string>
 #include <vector>
 
+#include "loops.h"
 #include "runtime.h"
 #include "team.h"
 
 namespace {
 
 constexpr size_t kKeptScratch = 64 << 20;  // bytes of scratch memory kept from one pass to the next
+constexpr size_t kSharedLoops = 16;        // tokens from which generated loops are shared out; measured
 
 AtenTensorHandle handle(Tensor* tensor) { return reinterpret_cast<AtenTensorHandle>(tensor); }
 
@@ -99,6 +101,7 @@ struct Engine {
       for (int64_t j = step.last; j > 0; --j) keep.push_back((int64_t)positions.size() - j);
     }
     tokens.assign(ids, ids + positions.size());
+    share_loops(tokens.size() >= kSharedLoops);
     int64_t rows = (int64_t)keep.size();
     if (!rows) keep.push_back((int64_t)positions.size() - 1);  // the graph makes one row at least
     Batch batch{steps, count, positions.data(), owners.data(), element_bytes};

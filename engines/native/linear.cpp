@@ -10,7 +10,7 @@
 
 namespace {
 
-constexpr int64_t kPanelTiles = 4;      // tiles a thread takes at a time
+constexpr int64_t kPanelTiles = 4;      // most tiles that a thread takes at a time
 constexpr int64_t kWidenFrom = 48;      // rows from which int4 and int6 are widened
 constexpr int64_t kRowBlock = 256;      // rows whose activations stay in the second-level cache
 constexpr int64_t kQuantiseRows = 16;   // rows of activations quantised at a time
@@ -18,23 +18,36 @@ constexpr int64_t kQuantiseRows = 16;   // rows of activations quantised at a ti
 // Whether this process uses matrix.h; see engine_use_matrix.
 std::atomic<bool> use_matrix{false};
 
+// Which of the functions multiplies the tiles: integer_tiles, few_tiles, many_tiles or matrix_tiles.
+enum Way { kPlain, kFew, kMany, kMatrix };
+
 // How the integer products of one linear are computed. None of it changes the sums of int8 tiles.
 struct Plan {
   int64_t k, stride, tiles;
   int kind;
   bool widen;   // int4 and int6 tiles become int8
-  bool matrix;  // int8 tiles are multiplied by matrix.h
-  bool few;     // tiles are multiplied by few_tiles
   bool shared;  // rows are quantised once for all members: else each does it for itself, which is cheaper than meeting
+  Way way;
 
   Plan(int64_t n, int64_t m, int64_t k, int kind)
       : k(k), stride(tile_bytes(k, kind)), tiles((n + kTile - 1) / kTile), kind(kind),
-        widen(kind != kInt8 && m >= kWidenFrom), matrix(use_matrix && m >= kMatrixFrom && (kind == kInt8 || widen)),
-        few(!matrix && m >= kFewFrom && m <= (kind == kInt8 ? kFewTo : kFewSmallTo)), shared(m > 4) {}
+        widen(kind != kInt8 && m >= kWidenFrom), shared(m > 4), way(way_of(m)) {}
 
-  int64_t lanes() const { return matrix || (few && kind == kInt8) ? kTile : 1; }
+  Way way_of(int64_t m) const {
+    bool int8 = kind == kInt8 || widen;
+    if (int8 && use_matrix && m >= kMatrixFrom) return kMatrix;
+    if (m >= kFewFrom && m <= (kind == kInt8 ? kFewTo : kFewSmallTo)) return kFew;
+    return int8 && kTogetherIsFaster && m > kFewTo ? kMany : kPlain;
+  }
+  Activations activations(char* memory, int64_t m) const { return {memory, m, k, lanes(), way != kMatrix}; }
+  int64_t lanes() const { return way == kMatrix || way == kMany || (way == kFew && kind == kInt8) ? kTile : 1; }
+  // Tiles that a thread takes at a time: as many as leave none of `threads` waiting for the last one for long.
+  int64_t panel_tiles(int64_t m, int threads) const {
+    auto longest = [&](int64_t panel) { return round_up((tiles + panel - 1) / panel, threads) * panel; };
+    return m == 1 ? 1 : longest(kPanelTiles / 2) < longest(kPanelTiles) ? kPanelTiles / 2 : kPanelTiles;
+  }
   // Bytes of an int8 tile that is made of a packed one.
-  int64_t made() const { return matrix ? matrix_tile_bytes(k) : widen ? tile_bytes(k, kInt8) : 0; }
+  int64_t made() const { return way == kMatrix ? matrix_tile_bytes(k) : widen ? tile_bytes(k, kInt8) : 0; }
   // Tiles first .. last, ready for their product; `panel` is where they are made.
   Tiles prepare(const char* w, int64_t first, int64_t last, char* panel) const {
     if (!made()) return {kind, w + first * stride, stride, first * kTile};
@@ -42,7 +55,7 @@ struct Plan {
       const char* tile = w + t * stride;
       char* to = panel + (t - first) * made();
       if (widen) (kind == kInt4 ? widen_tile<4> : widen_tile<6>)(tile, k, to);
-      if (matrix) matrix_prepare(widen ? to : tile, k, to);
+      if (way == kMatrix) matrix_prepare(widen ? to : tile, k, to);
     }
     return {kInt8, panel, made(), first * kTile};
   }
@@ -50,12 +63,12 @@ struct Plan {
 
 bool integer_linear(const float* x, const char* w, const Output& out, int64_t m, int64_t k, int kind) {
   Plan plan(out.n, m, k, kind);
-  auto multiply_tiles = plan.matrix ? matrix_tiles : plan.few ? few_tiles : integer_tiles;
+  constexpr decltype(&integer_tiles) kMultiply[] = {integer_tiles, few_tiles, many_tiles, matrix_tiles};
   size_t each = round_up(Activations::size(m, k, plan.lanes()), 64);
   Scratch activations(plan.shared ? each : each * members()), panels(members() * kPanelTiles * plan.made() + 1);
   if (!activations || !panels) return false;
   auto quantised = [&](int member) {
-    return Activations(activations.as<char>(plan.shared ? 0 : member * each), m, k, plan.lanes());
+    return plan.activations(activations.as<char>(plan.shared ? 0 : member * each), m);
   };
   if (plan.shared) {
     Activations a = quantised(0);
@@ -65,7 +78,7 @@ bool integer_linear(const float* x, const char* w, const Output& out, int64_t m,
           a.quantise(row, x + row * k, k);
     });
   }
-  int64_t panel_tiles = m == 1 ? 1 : kPanelTiles;
+  int64_t panel_tiles = plan.panel_tiles(m, members());
   parallel((plan.tiles + panel_tiles - 1) / panel_tiles, [&](Member member) {
     Activations a = quantised(member.index);
     if (!plan.shared)
@@ -75,7 +88,7 @@ bool integer_linear(const float* x, const char* w, const Output& out, int64_t m,
       int64_t first = i * panel_tiles, last = std::min(first + panel_tiles, plan.tiles);
       Tiles ready = plan.prepare(w, first, last, panel);
       for (int64_t row = 0; row < m; row += kRowBlock)
-        multiply_tiles(a, row, std::min(kRowBlock, m - row), ready, last - first, out);
+        kMultiply[plan.way](a, row, std::min(kRowBlock, m - row), ready, last - first, out);
     }
   }, m == 1 ? read_after(w) : Span{});
   return true;

@@ -13,13 +13,14 @@ namespace {
 constexpr int64_t kGroup = 64;     // inputs that share an activation scale
 constexpr int64_t kFewFrom = 2;                       // tokens from which few_tiles is used, measured, as
 constexpr int64_t kFewTo = 32, kFewSmallTo = kTile;   // those up to which it is, for int8 tiles and for int4 and int6
-constexpr int64_t kAhead = 4096;   // bytes from the weights that few_tiles multiplies to those it fetches; measured
+constexpr int64_t kAhead = 4096;   // bytes from the weights that are multiplied to those that are fetched; measured
 
 constexpr int64_t kHalves = kGroup / kBlock;
 
-// Quantised activations of tokens. `lanes` tokens lie together, group by group: 1, or kTile.
+// Quantised activations of tokens. `lanes` tokens lie together, group by group: 1, or kTile. `summed`: with `sums`.
 struct Activations {
   int64_t rows, k, groups, lanes;
+  bool summed;
   int8_t* bytes;   // [rows / lanes, groups, lanes, kGroup]
   float* scales;   // [rows / lanes, groups, lanes]
   int32_t* sums;   // [rows / lanes, groups, lanes, kHalves]: what products with unsigned weights need
@@ -28,15 +29,13 @@ struct Activations {
     int64_t groups = (padded(k) + kGroup - 1) / kGroup;
     return round_up(rows, lanes) * groups * (kGroup + 4 + 4 * kHalves) + 192;
   }
-  Activations(char* memory, int64_t rows, int64_t inputs, int64_t lanes)
-      : rows(rows), k(padded(inputs)), groups((k + kGroup - 1) / kGroup), lanes(lanes) {
+  Activations(char* memory, int64_t rows, int64_t inputs, int64_t lanes, bool summed)
+      : rows(rows), k(padded(inputs)), groups((k + kGroup - 1) / kGroup), lanes(lanes), summed(summed) {
     int64_t places = round_up(rows, lanes) * groups;
     bytes = reinterpret_cast<int8_t*>(memory);
     scales = reinterpret_cast<float*>(memory + places * kGroup);
     sums = reinterpret_cast<int32_t*>(scales + round_up(places, 16));
   }
-  // Whether there are `sums`: the matrix unit, which has signed weights and takes more tokens, has no use for them.
-  bool summed() const { return lanes == 1 || rows <= kFewTo; }
   // Of a group's scale; its bytes are kGroup times as far from the first.
   int64_t place(int64_t row, int64_t group) const {
     return lanes == 1 ? row * groups + group : (row / kTile * groups + group) * kTile + row % kTile;
@@ -59,7 +58,7 @@ struct Activations {
       scales[place(row, g)] = top / 127.0f;
       int8_t* to = bytes + place(row, g) * kGroup;
       int32_t* halves = sums + place(row, g) * kHalves;
-      if (summed() && end - begin < kGroup) halves[kHalves - 1] = 0;
+      if (summed && end - begin < kGroup) halves[kHalves - 1] = 0;
       for (int64_t b = begin; b < end; b += kBlock) {
         vint sum{};
         vint rounded[kBlock / kLanes];
@@ -70,7 +69,7 @@ struct Activations {
           sum += rounded[i];
         }
         store_bytes(to + b - begin, rounded);
-        if (summed()) halves[(b - begin) / kBlock] = total(sum);
+        if (summed) halves[(b - begin) / kBlock] = total(sum);
       }
     }
   }
@@ -88,6 +87,11 @@ struct Output {
       for (int64_t i = first; i < n; ++i) y[row * n + i] = v[i - first] + (bias ? bias[i] : 0.0f);
     }
   }
+  // Fetches the lines that `rows` rows and `count` tiles will be put to, which a long prompt has far from the core.
+  void fetch(int64_t row, int64_t rows, int64_t column, int64_t count) const {
+    for (int64_t r = row; r < row + rows; ++r)
+      for (int64_t t = 0; t < count; ++t) __builtin_prefetch(y + r * n + column + t * kTile, 1);
+  }
 };
 
 // Tiles of one kind of packed weights that lie one behind the other, the first of which makes the outputs from `column`
@@ -102,13 +106,13 @@ struct Tiles {
   int64_t place(int v) const { return v / kParts * stride + v % kParts * kLanes * 4; }  // of a vector of numbers
 };
 
-// R tokens times V vectors of int8 weights. kFew: of a pass of a few tokens, which lie together, so that their places are
-// constants; it is bound by memory, so weights are fetched ahead. Rows past the last token are computed in vain.
-template <int R, int V, bool kFew = false>
+// R tokens times V vectors of int8 weights. kTogether: kTile tokens lie together, so that their places are constants, and
+// weights are fetched ahead. Rows past the last token are computed in vain.
+template <int R, int V, bool kTogether = false>
 void int8_panel(const Activations& a, int64_t row, const Tiles& w, const Output& out) {
   vfloat total[R][V] = {};
   const char* quants = w.data + kLine;
-  const int64_t apart = kFew ? 1 : a.groups, step = kFew ? kTile : 1;  // places from row to row, and from group to group
+  const int64_t apart = kTogether ? 1 : a.groups, step = kTogether ? kTile : 1;  // places from row to row, and from group to group
   const int8_t* bytes = a.bytes + a.place(row, 0) * kGroup;
   const float* scales = a.scales + a.place(row, 0);
   const int32_t* sums = a.sums + a.place(row, 0) * kHalves;
@@ -127,7 +131,7 @@ void int8_panel(const Activations& a, int64_t row, const Tiles& w, const Output&
 #pragma GCC unroll 16
       for (int v = 0; v < V; ++v) {
         o[v] = operand_byte(load<vbytes>(quants + w.place(v) + k * kTile));
-        if (kFew && v % kParts == 0) __builtin_prefetch(quants + w.place(v) + k * kTile + kAhead);
+        if (kTogether && v % kParts == 0) __builtin_prefetch(quants + w.place(v) + k * kTile + kAhead);
       }
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
@@ -148,7 +152,7 @@ void int8_panel(const Activations& a, int64_t row, const Tiles& w, const Output&
     for (int v = 0; v < V; ++v) out.put(row + r, w.column + v * kLanes, total[r][v] * load<vfloat>(w.data + w.place(v)));
 }
 
-// The same for int4 and int6, of tokens of a single lane.
+// The same for int4 and int6, of tokens of a single lane. kFew: weights are fetched ahead.
 template <int kBits, int R, int T, bool kFew>
 void block_panel(const Activations& a, int64_t row, const Tiles& w, const Output& out) {
   vfloat total[R][T * kParts] = {};
@@ -250,5 +254,26 @@ void integer_tiles(const Activations& a, int64_t row, int64_t rows, const Tiles&
   for (; rows > 1 && t + kIntTiles <= count; t += kIntTiles) panel_rows<kIntTiles>(a, row, rows, w.from_tile(t), out);
   for (; t < count; ++t) panel_rows<1>(a, row, rows, w.from_tile(t), out);
 }
+
+#if defined(__AVX512VNNI__)
+constexpr bool kTogetherIsFaster = true;
+constexpr int kManyRows = 8, kManyTiles = 2;  // whose sums, of integers and of floats, fill the registers; measured
+
+// Many tokens, which lie together, times `count` int8 tiles.
+void many_tiles(const Activations& a, int64_t row, int64_t rows, const Tiles& w, int64_t count, const Output& out) {
+  for (int64_t end = row + rows; row < end; row += kTile) {
+    int64_t left = std::min<int64_t>(kTile, end - row), t = 0;
+    for (; left == kTile && t + kManyTiles <= count; t += kManyTiles) {
+      Tiles some = w.from_tile(t);
+      out.fetch(row, kTile, some.column, kManyTiles);
+      for (int r = 0; r < kTile; r += kManyRows) int8_panel<kManyRows, kManyTiles, true>(a, row + r, some, out);
+    }
+    for (; t < count; ++t) few_rows(a, row, left, w.from_tile(t), out);
+  }
+}
+#else
+constexpr bool kTogetherIsFaster = false;
+constexpr auto many_tiles = integer_tiles;
+#endif
 
 }  // namespace

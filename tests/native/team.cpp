@@ -1,11 +1,15 @@
-// Teams under stress: `team` ends with 0 if every task of every job was done exactly once and teams had their shares.
+// Teams under stress: `team` ends with 0 if every task of every job and every iteration of every loop was done exactly
+// once and teams had their shares.
 #include <chrono>
 #include <cstdio>
 #include <future>
 #include <numeric>
 #include <thread>
 
+#include "../../engines/native/loops.h"
 #include "../../engines/native/team.h"
+
+extern "C" int omp_get_num_threads();
 
 namespace {
 
@@ -67,6 +71,23 @@ bool jobs(Workers& workers, const std::vector<Span>& order, unsigned seed, int r
   return true;
 }
 
+// One caller's loops as generated code has them, in parts only if they are shared out.
+bool loops(Workers& workers, const std::vector<Span>& order, int rounds) {
+  std::vector<int> done, parts;
+  for (int round = 0; round < rounds; ++round) {
+    Team team(workers, order);
+    bool shared = round % 3 > 0;
+    share_loops(shared);
+    int count = round % 131;
+    done.assign(count, 0), parts.assign(count, 0);
+#pragma omp parallel for
+    for (int i = 0; i < count; ++i) ++done[i], parts[i] = omp_get_num_threads();
+    for (int i = 0; i < count; ++i)
+      if (done[i] != 1 || (parts[i] > 1) != (shared && members() > 1)) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 int main() {
@@ -79,5 +100,10 @@ int main() {
     callers.push_back(std::async(std::launch::async, [&, i] { return jobs(workers, order, i, 2000); }));
   for (auto& caller : callers)
     if (!caller.get()) return std::fprintf(stderr, "a task was not done exactly once\n"), 1;
+  std::vector<std::future<bool>> loopers;
+  for (int i = 0; i < 3; ++i)
+    loopers.push_back(std::async(std::launch::async, [&] { return loops(workers, order, 2000); }));
+  for (auto& looper : loopers)
+    if (!looper.get()) return std::fprintf(stderr, "a loop was not done as it should\n"), 1;
   return 0;
 }
