@@ -20,7 +20,7 @@ from compiler.pack import BLOCK, padded
 
 SEQUENCES = 16
 """Of the calibration text, that are read for it. All 56 name nearly the same matrices."""
-SHARE = 0.25
+SHARE = 0.15
 """The part of the layers' weights that may get more bits."""
 _AT_A_TIME = 2  # sequences, so that what the backward pass needs stays small
 
