@@ -59,6 +59,23 @@ def _context_length(model: transformers.PreTrainedModel, wanted: int | None) -> 
     return wanted
 
 
+def quantised_layers(
+    model: transformers.PreTrainedModel, text: CalibrationText, kind: Kind, finer: Kind, progress: tqdm
+) -> dict[int, Quantised]:
+    """The model's layers in `kind`, calibrated on `text`, those where that costs most in `finer`; see `calibrate`."""
+    some = text.ids[: sensitivity.SEQUENCES]
+    sensitive: set[torch.nn.Module] = set()
+    progress.reset(total=calibrate.weights_of(model) * sensitivity.passes(some))
+    try:
+        sensitive = sensitivity.most_sensitive(model, some, BITS[kind], done=progress.update)
+    except CannotCalibrateError as error:
+        tqdm.write(f"No matrix of the layers gets more bits than the others: {error}.")
+    progress.reset(total=calibrate.weights_of(model))
+    return calibrate.calibrate(
+        model, text.ids, lambda module: BITS[finer if module in sensitive else kind], progress.update
+    )
+
+
 def build(
     checkpoint: Path,
     target: Path,
@@ -87,7 +104,7 @@ def build(
         package.staging(target) as staged,
         tempfile.TemporaryDirectory() as work,
         warnings.catch_warnings(),
-        tqdm(total=6 + 2 * len(levels) + bool(prompts) + 3 * calibrated, desc="load", unit="step") as steps,
+        tqdm(total=6 + 2 * len(levels) + bool(prompts) + 2 * calibrated, desc="load", unit="step") as steps,
         tqdm(desc="pack", unit=" weights", unit_scale=True, mininterval=0.5, leave=False) as packed,
     ):
         warnings.simplefilter("ignore")  # torch's about its own internals
@@ -104,18 +121,11 @@ def build(
         ready: dict[int, Quantised] = {}
         text = None
         if calibrated:
-            step("write text to calibrate on")
             try:
+                step("write text to calibrate on")
                 text = calibration_text.write(model, checkpoint, context)
-                step("measure sensitivity")
-                some = text.ids[: sensitivity.SEQUENCES]
-                packed.reset(total=calibrate.weights_of(model) * sensitivity.passes(some))
-                sensitive = sensitivity.most_sensitive(model, some, BITS[linear], done=packed.update)
                 step("calibrate")
-                packed.reset(total=calibrate.weights_of(model))
-                ready = calibrate.calibrate(
-                    model, text.ids, lambda module: BITS[table if module in sensitive else linear], packed.update
-                )
+                ready = quantised_layers(model, text, linear, table, packed)
             except CannotCalibrateError as error:
                 tqdm.write(f"The weights are rounded without calibration: {error}.")
                 model = export.load(checkpoint)  # some of its layers may have been quantised

@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import PreTrainedModel
 
-from compiler import calibrate, calibration_text, export, ops, pack, sensitivity
+from compiler import build, calibrate, calibration_text, export, ops, pack, sensitivity
 from compiler.calibrate import weight_of
+from compiler.calibration_text import CalibrationText
 from compiler.errors import CannotCalibrateError
 from compiler.ops import Kind
 from compiler.pack import BITS, pack_stacked
@@ -78,6 +80,21 @@ def test_gradients_that_are_not_finite_are_of_no_use(llama_directory: Path) -> N
         model.get_parameter("model.norm.weight").fill_(torch.inf)
     with pytest.raises(CannotCalibrateError, match="gradients are not finite"):
         sensitivity.most_sensitive(model, some_text(), 4)
+
+
+def test_without_gradients_every_layer_is_calibrated_in_the_same_bits(
+    llama_directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = export.load(llama_directory)
+    with torch.no_grad():
+        model.get_parameter("model.norm.weight").fill_(torch.inf)
+    text = CalibrationText(some_text(), some_text())
+    ready = build.quantised_layers(model, text, Kind.INT4, Kind.INT6, tqdm(disable=True))
+    assert {matrix.bits for matrix in ready.values()} == {4}
+    assert (
+        "No matrix of the layers gets more bits than the others: its gradients are not finite."
+        in capsys.readouterr().out
+    )
 
 
 def test_a_linear_is_read_in_the_bits_that_its_weights_were_quantised_to(llama_directory: Path) -> None:
