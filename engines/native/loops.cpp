@@ -1,9 +1,8 @@
+// The functions that GCC calls for `#pragma omp parallel for` with a static schedule, named and described in libgomp's
+// manual. Each part of a loop is the iterations that GCC gives to the thread of that number; here whoever is free does it.
 #include "loops.h"
 
 #include "team.h"
-
-// The functions that GCC calls for `#pragma omp parallel for` with a static schedule, named and described in libgomp's
-// manual. Each part of a loop is the iterations that GCC gives to the thread of that number; here whoever is free does it.
 
 namespace {
 
