@@ -34,7 +34,7 @@ LEVEL_FLAGS = {
     "aarch64": ["-march=armv8.2-a+fp16+dotprod"],
 }
 
-_FLAGS = [
+FLAGS = [
     "-std=c++20", "-O3", "-DNDEBUG", "-fPIC", "-pthread", "-fvisibility=hidden", "-fno-gnu-unique", "-w",
     "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
 ]  # fmt: skip
@@ -128,7 +128,8 @@ def _run(command: list[str], refusal: type[CompileError] = CompileError) -> None
         raise error(f"{command[0]} failed: {next(iter(complaints), f'exit status {done.returncode}')}")
 
 
-def _includes() -> list[str]:
+def includes() -> list[str]:
+    """Where g++ finds the headers of torch and Python."""
     root = Path(torch.__file__).parent / "include"
     return [f"-I{root}", f"-I{root / 'torch/csrc/api/include'}", f"-I{sysconfig.get_paths()['include']}"]
 
@@ -154,7 +155,7 @@ def _runtime(level: str) -> bytes:
     with tempfile.TemporaryDirectory() as work:
         library = Path(work) / "engine.so"
         _run([
-            compiler(level), *_FLAGS, *MACROS, *LEVEL_FLAGS[level], *_includes(), "-fvisibility=default", "-shared",
+            compiler(level), *FLAGS, *MACROS, *LEVEL_FLAGS[level], *includes(), "-fvisibility=default", "-shared",
             *(str(NATIVE / f"{name}.cpp") for name in _KERNELS),
             "-o", str(library), "-Wl,-soname,$ORIGIN/engine.so", "-ldl",
         ])  # fmt: skip
@@ -181,7 +182,7 @@ def build_runtime(level: str, directory: Path) -> None:
 def build_graph(source: Source, level: str, directory: Path) -> None:
     """Compile the generated source into `directory`/model.so, against the engine.so already there."""
     _run([
-        compiler(level), *_FLAGS, *_GENERATED, *LEVEL_FLAGS[level], *_includes(), "-include", str(NATIVE / "vecmath.h"),
+        compiler(level), *FLAGS, *_GENERATED, *LEVEL_FLAGS[level], *includes(), "-include", str(NATIVE / "vecmath.h"),
         "-DTORCH_INDUCTOR_CPP_WRAPPER", "-DSTANDALONE_TORCH_HEADER", "-DC10_USING_CUSTOM_GENERATED_MACROS",
         "-shared", str(source.path), "-o", str(directory / "model.so"), str(directory / "engine.so"),
         "-Wl,-z,defs", "-Wl,-z,noexecstack", "-Wl,--as-needed",

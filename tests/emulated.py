@@ -1,7 +1,9 @@
-"""The aarch64 level on another machine: cross-compiled, and run by qemu as the Neoverse N1 of Graviton2.
+"""Levels on machines that lack them.
 
-qemu refuses instructions that this core lacks; with `MATRIX_CPU` it knows those of later ones. Arrays go through pipes,
-so the tests of kernels need not know.
+aarch64 is cross-compiled, and run by qemu as the Neoverse N1 of Graviton2. qemu refuses instructions that this core
+lacks; with `MATRIX_CPU` it knows those of later ones. Arrays go through pipes, so the tests of kernels need not know.
+
+Of x86-64-v4 and AMX, which qemu does not know, each instruction is a function here (native/emulated_v4.h).
 """
 
 import os
@@ -60,6 +62,28 @@ def run(driver: Path, arguments: Sequence[object], request: bytes, cpu: str = CP
     command = [*_EMULATOR, cpu, str(driver), *map(str, arguments)]
     env = {**os.environ, "MATRIX": "1"} if cpu == MATRIX_CPU else None
     return subprocess.run(command, input=request, stdout=subprocess.PIPE, check=True, env=env).stdout
+
+
+def build_v4(directory: Path) -> None:
+    """Compile the kernels of x86-64-v4, with AMX, for a CPU with AVX2 alone, into `directory`/engine.so."""
+    sources = [str(codegen.NATIVE / f"{name}.cpp") for name in ("runtime", "team", "loops", "linear", "attention")]
+    command = [
+        codegen.compiler("x86-64-v3"),
+        *codegen.FLAGS,
+        "-O1",
+        "-Wno-psabi",
+        *codegen.MACROS,
+        *codegen.includes(),
+        *codegen.LEVEL_FLAGS["x86-64-v3"],
+        "-include",
+        str(_NATIVE / "emulated_v4.h"),
+        "-fvisibility=default",
+        "-shared",
+        *sources,
+        "-o",
+        str(directory / "engine.so"),
+    ]
+    subprocess.run(command, check=True)
 
 
 class EmulatedKernels(Kernels):

@@ -1,4 +1,4 @@
-"""The kernels of engines/native against numpy: at every level this CPU can run, and at aarch64's under qemu."""
+"""The kernels of engines/native against numpy: at every level this CPU can run, and at those that are emulated."""
 
 from pathlib import Path
 
@@ -20,12 +20,24 @@ def aarch64(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
     return emulated.EmulatedKernels(tmp_path_factory.mktemp("aarch64"))
 
 
-@pytest.fixture(scope="module", params=[*RUNNABLE, pytest.param("aarch64 under qemu", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module")
+def emulated_v4(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+    if not RUNNABLE or "x86-64-v4" in RUNNABLE:
+        pytest.skip("for a CPU with AVX2 and without AVX-512")
+    directory = tmp_path_factory.mktemp("emulated")
+    emulated.build_v4(directory)
+    return Kernels(directory)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[*RUNNABLE, *(pytest.param(name, marks=pytest.mark.slow) for name in ("aarch64", "emulated_v4"))],
+)
 def kernels(request: pytest.FixtureRequest) -> Kernels:
     if request.param in RUNNABLE:
         return Kernels(request.getfixturevalue("llama_artifact") / request.param)
-    emulated_kernels: Kernels = request.getfixturevalue("aarch64")
-    return emulated_kernels
+    found: Kernels = request.getfixturevalue(request.param)
+    return found
 
 
 def random(*shape: int, seed: int = 0) -> Floats:

@@ -12,23 +12,31 @@ from compiler.ops import Kind
 from compiler.pack import pack
 from engines import cpu_levels
 from tests import emulated
-from tests.kernels import BEST, Kernels
+from tests.kernels import BEST, RUNNABLE, Kernels
 
 _USED, _FORBIDDEN = 1, 2
 
 needs_amx = pytest.mark.skipif(
     "amx_int8" not in cpu_levels.cpu_flags() or BEST != "x86-64-v4", reason="a CPU with AMX and AVX-512 is needed"
 )
+needs_avx2 = pytest.mark.skipif("x86-64-v3" not in RUNNABLE, reason="a CPU with AVX2 is needed")
 
 
-@pytest.fixture(scope="module")
-def kernels(llama_artifact: Path) -> Kernels:
-    found = Kernels(llama_artifact / BEST)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("this CPU", marks=needs_amx), pytest.param("emulated", marks=[needs_avx2, pytest.mark.slow])],
+)
+def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+    if request.param == "emulated":
+        directory = tmp_path_factory.mktemp("emulated")
+        emulated.build_v4(directory)
+    else:
+        directory = request.getfixturevalue("llama_artifact") / BEST
+    found = Kernels(directory)
     assert found.native.engine_use_matrix(1) == _USED
     return found
 
 
-@needs_amx
 @pytest.mark.parametrize("kind", [Kind.INT8, Kind.INT4, Kind.INT6])
 @pytest.mark.parametrize(("n", "k"), [(64, 64), (70, 96), (30, 608), (200, 200)])
 def test_products_are_the_same_bits_with_and_without_amx(kernels: Kernels, kind: Kind, n: int, k: int) -> None:

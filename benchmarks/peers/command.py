@@ -78,7 +78,7 @@ class Run:
         return [draw.choice(PLAIN_IDS) for _ in range(length)]
 
     def tune(self, contender: Contender, threads: Sequence[int]) -> None:
-        """Try every thread count and set of flags on a few requests; keep the one whose tokens are fastest."""
+        """Try every thread count and set of flags on a few requests; keep the one that answers one soonest."""
         tried: dict[Settings, float] = {}
         error = PeerFailedError("no setting works")
         for settings in [(count, flags) for count in threads for flags in contender.flags]:
@@ -89,15 +89,16 @@ class Run:
             except PeerFailedError as failure:
                 error = failure
                 continue
-            tried[settings] = min(reply["decode_s"] for reply in replies) / 23
+            first, later = (min(reply[part] for reply in replies) for part in ("first_s", "decode_s"))
+            tried[settings] = first + later
             self.out["tuning"].append(
                 {
                     "contender": contender.label,
                     "precision": contender.precision,
                     "threads": settings[0],
                     "flags": settings[1],
-                    "per_token_s": tried[settings],
-                    "first_s": min(reply["first_s"] for reply in replies),
+                    "per_token_s": later / 23,
+                    "first_s": first,
                 }
             )
         if tried:

@@ -49,6 +49,8 @@ struct Partial {
 
   static int64_t floats(int64_t rows, int64_t v16) { return rows * (v16 + 2); }
   Partial(float* memory, int64_t rows, int64_t v16) : out(memory), top(out + rows * v16), sum(top + rows) {}
+  Partial(float* out, float* top, float* sum) : out(out), top(top), sum(sum) {}
+  Partial from_row(int64_t row, int64_t v16) const { return {out + row * v16, top + row, sum + row}; }
 };
 
 // Tiles of 16 columns that R rows are multiplied with at a time, as many as the registers hold.
@@ -130,11 +132,43 @@ inline void exponentiate(float* row, int64_t tokens, int64_t from, int64_t until
 }
 
 // The tokens [begin, end) of one block of a sequence's context, for one key-value head of a layer.
+template <typename E>
 struct Block {
   const Shape& shape;
-  char* const* pages;
-  int64_t kv_head, begin, end;
+  int64_t begin, end;
+  const E *keys[kBlockPages], *values[kBlockPages];  // of its pages
+
+  int64_t tiles() const { return (end - begin + kTile - 1) / kTile; }
+  // The block without its tokens from `end` on.
+  Block until(int64_t end) const {
+    Block shorter(*this);
+    shorter.end = end;
+    return shorter;
+  }
 };
+
+template <typename E>
+Block<E> block_of(const Shape& shape, char* const* pages, int64_t kv_head, int64_t begin, int64_t end) {
+  Block<E> block{shape, begin, end, {}, {}};
+  for (int64_t i = 0; i < block.tiles(); ++i) {
+    char* page = pages[begin / kPageTokens + i];
+    block.keys[i] = shape.keys<E>(page, kv_head), block.values[i] = shape.values<E>(page, kv_head);
+  }
+  return block;
+}
+
+// The same block in single precision, so that each number is converted once for many rows. `memory` holds
+// kBlockTokens * (d16 + v16) floats.
+inline Block<float> widened(const Block<half>& block, float* memory) {
+  Block<float> wide{block.shape, block.begin, block.end, {}, {}};
+  int64_t keys = block.shape.d16 * kPageTokens, both = keys + block.shape.v16 * kPageTokens;
+  for (int64_t i = 0; i < block.tiles(); ++i, memory += both) {
+    for (int64_t j = 0; j < both; j += kLanes) store(memory + j, load_lanes(block.keys[i] + j));
+    wide.keys[i] = memory, wide.values[i] = memory + keys;
+  }
+  return wide;
+}
+inline const Block<float>& widened(const Block<float>& block, float*) { return block; }
 
 // Rows that look at a block: their positions, their scaled queries [rows, d16] and scratch [rows, kBlockTokens].
 struct Rows {
@@ -144,17 +178,11 @@ struct Rows {
 };
 
 template <int R, typename E>
-void attend_rows(const Block& block, const Rows& rows, const Partial& to) {
-  const auto& [s, pages, kv_head, begin, end] = block;
+void attend_rows(const Block<E>& block, const Rows& rows, const Partial& to) {
+  const auto& [s, begin, end, keys, values] = block;
   const auto& [positions, queries, scores] = rows;
   constexpr int T = tiles_at_once<R>();
-  const E *keys[kBlockPages], *values[kBlockPages];
-  int64_t tiles = (end - begin + kTile - 1) / kTile;
-  for (int64_t t = 0; t < tiles; ++t) {
-    char* page = pages[begin / kPageTokens + t];
-    keys[t] = s.keys<E>(page, kv_head), values[t] = s.values<E>(page, kv_head);
-  }
-  int64_t t = 0;
+  int64_t tiles = block.tiles(), t = 0;
   for (; t + T <= tiles; t += T)
     multiply_scattered<R, T>(queries, s.d16, keys + t, s.d, scores + t * kTile, kBlockTokens);
   if constexpr (T > 1)
@@ -173,7 +201,7 @@ void attend_rows(const Block& block, const Rows& rows, const Partial& to) {
 }
 
 template <typename E>
-void attend(int count, const Block& block, const Rows& rows, const Partial& to) {
+void attend(int count, const Block<E>& block, const Rows& rows, const Partial& to) {
   switch (count) {
     case 1: return attend_rows<1, E>(block, rows, to);
     case 2: return attend_rows<2, E>(block, rows, to);

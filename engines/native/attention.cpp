@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t kFewRows = 48;        // up to this many rows per head, a step's context is read from memory only once
 constexpr int64_t kSerialWork = 1024;   // query heads times tokens seen, below which a second thread costs more
 constexpr int64_t kAppendTokens = 16;   // appended by one task
+constexpr int64_t kTaskRows = 8 * kAttendRows;  // many rows: those of one task
 
 // A [1, heads, tokens, size] view as the graph hands it over.
 struct Heads {
@@ -55,17 +56,20 @@ struct Part {
 
 // What one thread works with.
 struct Desk {
-  float *scores, *queries;
-  float *total, *more;  // two partial results
-  int64_t positions[kAttendRows];
+  int64_t d16;
+  float *scores, *queries, *block;  // of kAttendRows, of kTaskRows, and a block of context in single precision
+  Partial total, more;              // of kTaskRows, and of kAttendRows
+  int64_t positions[kTaskRows];
 
   static int64_t floats(const Shape& s) {
-    return round_up(kAttendRows * (kBlockTokens + s.d16) + 2 * Partial::floats(kAttendRows, s.v16), 16);
+    return round_up(kAttendRows * kBlockTokens + kTaskRows * s.d16 + kBlockTokens * (s.d16 + s.v16) +
+                    Partial::floats(kTaskRows, s.v16) + Partial::floats(kAttendRows, s.v16), 16);
   }
   Desk(float* memory, const Shape& s)
-      : scores(memory), queries(scores + kAttendRows * kBlockTokens), total(queries + kAttendRows * s.d16),
-        more(total + Partial::floats(kAttendRows, s.v16)) {}
-  Rows rows() const { return {positions, queries, scores}; }
+      : d16(s.d16), scores(memory), queries(scores + kAttendRows * kBlockTokens), block(queries + kTaskRows * s.d16),
+        total(block + kBlockTokens * (s.d16 + s.v16), kTaskRows, s.v16),
+        more(total.sum + kTaskRows, kAttendRows, s.v16) {}
+  Rows rows(int64_t first) const { return {positions + first, queries + first * d16, scores}; }
 };
 
 template <typename E>
@@ -84,7 +88,7 @@ class Attention {
       const Step* step = batch_.steps + i;
       Part part{step, first, step->count * s_.group, s_.first_seen(step->past) / kBlockTokens * kBlockTokens, 0, 0, floats};
       part.blocks = (part.end() - part.base + kBlockTokens - 1) / kBlockTokens;
-      part.tasks = s_.kv_heads * (part.few() ? part.blocks : (part.rows + kAttendRows - 1) / kAttendRows);
+      part.tasks = s_.kv_heads * (part.few() ? part.blocks : (part.rows + kTaskRows - 1) / kTaskRows);
       if (part.few()) floats += round_up(s_.kv_heads * part.blocks * Partial::floats(part.rows, s_.v16), 16);
       for (int64_t h = 0; h < s_.kv_heads; ++h) new (left + i * s_.kv_heads + h) std::atomic<int64_t>(part.blocks);
       work += step->count * s_.heads * (part.end() - part.base);
@@ -102,7 +106,7 @@ class Attention {
         const Part& part = parts[i];
         int64_t kv_head = task % s_.kv_heads, which = task / s_.kv_heads;
         if (!part.few()) {
-          rows_over_context(part, kv_head, which * kAttendRows, mine);
+          rows_over_context(part, kv_head, which * kTaskRows, mine);
           continue;
         }
         float* results = partials.as<float>() + part.partials;
@@ -141,7 +145,7 @@ class Attention {
     for (int64_t row = 0; row < part.rows; row += kAttendRows) {
       int rows = (int)std::min<int64_t>(kAttendRows, part.rows - row);
       prepare(part, kv_head, row, rows, desk);
-      attend<E>(rows, {s_, part.step->pages, kv_head, begin, end}, desk.rows(),
+      attend<E>(rows, block_of<E>(s_, part.step->pages, kv_head, begin, end), desk.rows(0),
                 partial(part, kv_head, block, row, rows, results));
     }
   }
@@ -159,20 +163,27 @@ class Attention {
     }
   }
 
-  // Many rows: a group of them over its whole context, which stays in the cache for the next group.
+  // Many rows, a task's, over their whole context, a block at a time.
   void rows_over_context(const Part& part, int64_t kv_head, int64_t first, Desk& desk) const {
-    int rows = (int)std::min<int64_t>(kAttendRows, part.rows - first);
-    prepare(part, kv_head, first, rows, desk);
-    Partial total(desk.total, rows, s_.v16), more(desk.more, rows, s_.v16);
-    int64_t end = desk.positions[rows - 1] + 1, base = s_.first_seen(desk.positions[0]) / kBlockTokens * kBlockTokens;
-    for (int64_t begin = base; begin < end; begin += kBlockTokens) {
-      const Partial& to = begin == base ? total : more;
-      int64_t block_end = std::min(begin + kBlockTokens, end);
-      attend<E>(rows, {s_, part.step->pages, kv_head, begin, block_end}, desk.rows(), to);
-      for (int r = 0; begin > base && r < rows; ++r)
-        join(total.out + r * s_.v16, total.top[r], total.sum[r], more.out + r * s_.v16, more.top[r], more.sum[r], s_.v16);
+    int64_t rows = std::min(kTaskRows, part.rows - first);
+    prepare(part, kv_head, first, (int)rows, desk);
+    auto base_of = [&](int64_t row) { return s_.first_seen(desk.positions[row]) / kBlockTokens * kBlockTokens; };
+    int64_t last = desk.positions[rows - 1] + 1;
+    for (int64_t begin = base_of(0); begin < last; begin += kBlockTokens) {
+      Block<E> stored = block_of<E>(s_, part.step->pages, kv_head, begin, std::min(begin + kBlockTokens, last));
+      const Block<float>& block = widened(stored, desk.block);
+      for (int64_t row = 0; row < rows; row += kAttendRows) {
+        int count = (int)std::min<int64_t>(kAttendRows, rows - row);
+        int64_t base = base_of(row), end = std::min(block.end, desk.positions[row + count - 1] + 1);
+        if (begin < base || begin >= end) continue;  // none of these rows sees any of it
+        Partial total = desk.total.from_row(row, s_.v16);
+        attend<float>(count, block.until(end), desk.rows(row), begin == base ? total : desk.more);
+        for (int r = 0; begin > base && r < count; ++r)
+          join(total.out + r * s_.v16, total.top[r], total.sum[r], desk.more.out + r * s_.v16, desk.more.top[r],
+               desk.more.sum[r], s_.v16);
+      }
     }
-    for (int r = 0; r < rows; ++r) write(part, kv_head, first + r, total.out + r * s_.v16, total.sum[r]);
+    for (int64_t r = 0; r < rows; ++r) write(part, kv_head, first + r, desk.total.out + r * s_.v16, desk.total.sum[r]);
   }
 
   void write(const Part& part, int64_t kv_head, int64_t row, const float* out, float sum) const {
