@@ -2,6 +2,7 @@
 
 import functools
 import os
+import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,12 @@ import model_loader
 from api.model import Model
 from settings import Settings
 from tests.checkpoints import make_checkpoint
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Slow tests are left out from the time SLOW_TESTS_UNTIL on (seconds since 1970), where it is set."""
+    if "slow" in item.keywords and time.time() > float(os.environ.get("SLOW_TESTS_UNTIL", "inf")):
+        pytest.skip("no time is left for slow tests")
 
 
 @pytest.fixture(autouse=True)
