@@ -195,7 +195,12 @@ def test_a_bound_of_quality_that_cannot_be_meant(
     ("bound", "chosen", "why"),
     [
         ("20", "int4", r"int4: int4 is \d+\.\d{4} nats a token from float32 on .*, within the bound of 20\."),
-        ("1e-09", "int8", r"int8: int4 is .*, beyond the bound of 1e-09; int8 is \d+\.\d{4}, which is beyond it too\."),
+        pytest.param(
+            "1e-09",
+            "int8",
+            r"int8: int4 is .*, beyond the bound of 1e-09; int8 is \d+\.\d{4}, which is beyond it too\.",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_auto_takes_four_bits_where_they_are_within_the_bound(
@@ -207,6 +212,7 @@ def test_auto_takes_four_bits_where_they_are_within_the_bound(
     assert json.loads((compile_.out / "manifest.json").read_bytes())["quantization"] == chosen
 
 
+@pytest.mark.slow
 def test_a_model_that_writes_one_token_for_ever_is_rounded_without_calibration(
     compile_: Compile, checkpoint: Path
 ) -> None:

@@ -116,6 +116,7 @@ def test_card_reports_success_above_the_bar(row: str, count: int, bar: float) ->
     assert done >= bar * asked
 
 
+@pytest.mark.slow
 def test_card_reports_the_perplexity_of_the_committed_weights(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:

@@ -48,7 +48,7 @@ def fuzz(url: str, examples: int, folder: Path, *options: str) -> None:
 
 
 def test_every_response_is_as_documented(url: str, tmp_path: Path) -> None:
-    fuzz(url, 20, tmp_path)
+    fuzz(url, 8, tmp_path)
 
 
 @pytest.mark.slow
