@@ -109,6 +109,28 @@ def test_a_row_has_the_same_bits_in_whatever_number_of_rows(kernels: Kernels, ki
         np.testing.assert_array_equal(kernels.linear(x[:, :rows], packed, bias, 130, kind), alone[:, :rows])
 
 
+@pytest.mark.skipif("x86-64-v3" not in RUNNABLE, reason="a CPU with AVX2 is needed")
+@pytest.mark.parametrize("kind", [Kind.INT4, Kind.INT6])
+def test_with_avx2_a_row_has_the_same_bits_in_a_long_prompt(llama_artifact: Path, kind: Kind) -> None:
+    kernels = Kernels(llama_artifact / "x86-64-v3")
+    x = 10 * random(1, 300, 608)
+    packed = pack(torch.from_numpy(random(70, 608, seed=1)), kind).numpy()
+    whole = kernels.linear(x, packed, None, 70, kind)
+    for begin, end in ((0, 1), (1, 40), (40, 300)):
+        np.testing.assert_array_equal(kernels.linear(x[:, begin:end], packed, None, 70, kind), whole[:, begin:end])
+
+
+@pytest.mark.parametrize(("kind", "least"), [(Kind.INT4, -8 / 7), (Kind.INT6, -32 / 31)])
+def test_products_of_the_largest_numbers_are_exact(kernels: Kernels, kind: Kind, least: float) -> None:
+    weight = torch.ones(32, 128)
+    weight[:, ::32] = least  # so that all others have the largest code
+    x = np.full((1, 7, 128), 127, np.float32)
+    packed = pack(weight, kind).numpy()
+    exact = x.astype(np.float64) @ unpacked(packed, 32, 128, kind).T.astype(np.float64)
+    for sign in (1, -1):
+        np.testing.assert_allclose(kernels.linear(sign * x, packed, None, 32, kind), sign * exact, rtol=1e-5)
+
+
 def test_an_outlier_does_not_blur_other_groups(kernels: Kernels) -> None:
     x = random(1, 1, 128)
     x[0, 0, 0] = 10_000

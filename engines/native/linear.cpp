@@ -11,7 +11,7 @@
 namespace {
 
 constexpr int64_t kPanelTiles = 4;      // most tiles that a thread takes at a time
-constexpr int64_t kWidenFrom = 48;      // rows from which int4 and int6 are widened
+constexpr int64_t kWidenFrom = kSmallIsFaster ? INT64_MAX : 48;  // rows from which int4 and int6 are widened
 constexpr int64_t kRowBlock = 256;      // rows whose activations stay in the second-level cache
 constexpr int64_t kQuantiseRows = 16;   // rows of activations quantised at a time
 

@@ -160,7 +160,6 @@ inline Operand operand_small(vbytes w) { return {w}; }
 inline vint dot_byte(vint acc, Operand o, int32_t a) {
   return (vint)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)o.w, _mm512_set1_epi32(a));
 }
-inline vint dot_small(vint acc, Operand o, int32_t a) { return dot_byte(acc, o, a); }
 #elif defined(__AVX2__)
 // maddubs saturates at 16 bits on unsigned times signed bytes, so bytes are multiplied as |w| * (a with w's sign):
 // 2 * 127 * 127 still fits.
@@ -177,10 +176,6 @@ inline vint dot_byte(vint acc, Operand o, int32_t a) {
   __m256i p = _mm256_maddubs_epi16(o.magnitude, _mm256_sign_epi8(_mm256_set1_epi32(a), o.sign));
   return acc + (vint)_mm256_madd_epi16(p, _mm256_set1_epi16(1));
 }
-inline vint dot_small(vint acc, Operand o, int32_t a) {
-  __m256i p = _mm256_maddubs_epi16(o.magnitude, _mm256_set1_epi32(a));
-  return acc + (vint)_mm256_madd_epi16(p, _mm256_set1_epi16(1));
-}
 #else
 struct Operand {
   int8x16_t w;
@@ -191,7 +186,32 @@ inline Operand operand_small(vbytes w) { return {vreinterpretq_s8_u8((uint8x16_t
 inline vint dot_byte(vint acc, Operand o, int32_t a) {
   return (vint)vdotq_s32((int32x4_t)acc, o.w, vreinterpretq_s8_s32(vdupq_n_s32(a)));
 }
-inline vint dot_small(vint acc, Operand o, int32_t a) { return dot_byte(acc, o, a); }
+#endif
+
+// The same sums for unsigned weights of 4 or 6 bits, from `start` on: `add` is called with steps 0 to 7 of a block. With
+// AVX2 16 bits hold several steps' products (8 * 2 * 15 * 127 and 2 * 2 * 63 * 127), so these are faster than bytes.
+#if defined(__AVX2__) && !defined(__AVX512VNNI__)
+constexpr bool kSmallIsFaster = true;
+template <int kBits>
+struct SmallSum {
+  static constexpr int kSteps = kBits == 4 ? 8 : 2;
+  vint start;
+  __m256i few;
+  void add(int step, Operand o, int32_t a) {
+    __m256i p = _mm256_maddubs_epi16(o.magnitude, _mm256_set1_epi32(a));
+    few = step % kSteps == 0 ? p : _mm256_add_epi16(few, p);
+    if (step % kSteps == kSteps - 1) start += (vint)_mm256_madd_epi16(few, _mm256_set1_epi16(1));
+  }
+  vint value() const { return start; }
+};
+#else
+constexpr bool kSmallIsFaster = false;
+template <int kBits>
+struct SmallSum {
+  vint start;
+  void add(int, Operand o, int32_t a) { start = dot_byte(start, o, a); }
+  vint value() const { return start; }
+};
 #endif
 
 inline int32_t four_bytes(const int8_t* p) {
