@@ -152,48 +152,51 @@ void int8_panel(const Activations& a, int64_t row, const Tiles& w, const Output&
     for (int v = 0; v < V; ++v) out.put(row + r, w.column + v * kLanes, total[r][v] * load<vfloat>(w.data + w.place(v)));
 }
 
-// The same for int4 and int6, of tokens of a single lane, and V vectors from that of number `part` on. kFew: weights are
-// fetched ahead.
-template <int kBits, int R, int V, bool kFew>
-void block_panel(const Activations& a, int64_t row, const Tiles& w, int part, const Output& out) {
-  vfloat total[R][V] = {};
+// The same for int4 and int6, of tokens of a single lane. kFew: weights are fetched ahead.
+template <int kBits, int R, int T, bool kFew>
+void block_panel(const Activations& a, int64_t row, const Tiles& w, const Output& out) {
+  vfloat total[R][T * kParts] = {};
   Blocks<kBits> blocks(w.data);
   for (int64_t b = 0; b < a.k / kBlock; ++b) {
     blocks.step();
-    SmallSum<kBits> sums[R][V];
+    SmallSum<kBits> sums[R][T * kParts];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       vint start = splat(-blocks.kBias * a.sums[(row + r) * a.groups * kHalves + b]);
 #pragma GCC unroll 16
-      for (int v = 0; v < V; ++v) sums[r][v].start = start;
+      for (int t = 0; t < T * kParts; ++t) sums[r][t].value = start;
     }
 #pragma GCC unroll 8
     for (int j = 0; j < 8; ++j) {
-      Operand o[V];
+      Operand o[T * kParts];
       if (kFew && j % 2 == 0) __builtin_prefetch(blocks.bytes + j / 2 * kLine + kAhead);
 #pragma GCC unroll 16
-      for (int v = 0; v < V; ++v) {
-        const char* bytes = blocks.bytes + (part + v) / kParts * w.stride;
-        o[v] = operand_small(block_weights<kBits, vbytes>(bytes, j, (part + v) % kParts * kLanes * 4));
-      }
+      for (int t = 0; t < T; ++t)
+#pragma GCC unroll 4
+        for (int p = 0; p < kParts; ++p)
+          o[t * kParts + p] =
+              operand_small(block_weights<kBits, vbytes>(blocks.bytes + t * w.stride, j, p * kLanes * 4));
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
         int32_t x = four_bytes(a.row(row + r) + b * kBlock + j * 4);
 #pragma GCC unroll 16
-        for (int v = 0; v < V; ++v) sums[r][v].add(j, o[v], x);
+        for (int t = 0; t < T * kParts; ++t) sums[r][t].add(j, o[t], x);
       }
     }
 #pragma GCC unroll 16
-    for (int v = 0; v < V; ++v) {
-      vfloat scale = load_lanes((const int8_t*)blocks.scales + (part + v) / kParts * w.stride + (part + v) % kParts * kLanes);
+    for (int t = 0; t < T; ++t)
+#pragma GCC unroll 4
+      for (int p = 0; p < kParts; ++p) {
+        vfloat scale = load_lanes((const int8_t*)blocks.scales + t * w.stride + p * kLanes);
 #pragma GCC unroll 16
-      for (int r = 0; r < R; ++r)
-        total[r][v] += to_float(sums[r][v].value()) * (scale * a.scales[(row + r) * a.groups + b * kBlock / kGroup]);
-    }
+        for (int r = 0; r < R; ++r)
+          total[r][t * kParts + p] +=
+              to_float(sums[r][t * kParts + p].value) * (scale * a.scales[(row + r) * a.groups + b * kBlock / kGroup]);
+      }
   }
   for (int r = 0; r < R; ++r)
-    for (int v = part; v < part + V; ++v)
-      out.put(row + r, w.column + v * kLanes, total[r][v - part] * load<vfloat>(w.data + w.place(v)));
+    for (int v = 0; v < T * kParts; ++v)
+      out.put(row + r, w.column + v * kLanes, total[r][v] * load<vfloat>(w.data + w.place(v)));
 }
 
 // Rows and tiles per register block, for long prompts and for single tokens.
@@ -206,25 +209,23 @@ constexpr int kIntRows = 4, kIntTiles = 1;
 constexpr int kHalfRows = 6;
 bool in_sixes(int64_t rows) { return rows >= kHalfRows && rows != 8 && rows != 9; }  // those are two fours
 
-// R tokens times V vectors of any kind of tiles, from that of number `part` on.
-template <int R, int V, bool kFew>
-void panel(const Activations& a, int64_t row, const Tiles& w, int part, const Output& out) {
-  if (w.kind == kInt8) return int8_panel<R, V, kFew>(a, row, w.from_part(part), out);
-  if (w.kind == kInt4) return block_panel<4, R, V, kFew>(a, row, w, part, out);
-  return block_panel<6, R, V, kFew>(a, row, w, part, out);
+template <int R, int T, bool kFew>
+void panel(const Activations& a, int64_t row, const Tiles& w, const Output& out) {
+  if (w.kind == kInt8) return int8_panel<R, T * kParts, kFew>(a, row, w, out);
+  if (w.kind == kInt4) return block_panel<4, R, T, kFew>(a, row, w, out);
+  return block_panel<6, R, T, kFew>(a, row, w, out);
 }
 
 template <int T, bool kFew = false>
 void panel_rows(const Activations& a, int64_t row, int64_t rows, const Tiles& w, const Output& out) {
-  constexpr int V = T * kParts;
   if constexpr (kParts == 2)
-    for (; in_sixes(rows); row += kHalfRows, rows -= kHalfRows)
-      for (int p = 0; p < kParts; ++p) panel<kHalfRows, 1, kFew>(a, row, w, p, out);
-  for (; rows >= kIntRows; row += kIntRows, rows -= kIntRows) panel<kIntRows, V, kFew>(a, row, w, 0, out);
+    for (; w.kind == kInt8 && in_sixes(rows); row += kHalfRows, rows -= kHalfRows)
+      for (int p = 0; p < kParts; ++p) int8_panel<kHalfRows, 1, kFew>(a, row, w.from_part(p), out);
+  for (; rows >= kIntRows; row += kIntRows, rows -= kIntRows) panel<kIntRows, T, kFew>(a, row, w, out);
   if constexpr (kIntRows > 4)
-    if (rows >= 4) panel<4, V, kFew>(a, row, w, 0, out), row += 4, rows -= 4;
-  if (rows >= 2) panel<2, V, kFew>(a, row, w, 0, out), row += 2, rows -= 2;
-  if (rows >= 1) panel<1, V, kFew>(a, row, w, 0, out);
+    if (rows >= 4) panel<4, T, kFew>(a, row, w, out), row += 4, rows -= 4;
+  if (rows >= 2) panel<2, T, kFew>(a, row, w, out), row += 2, rows -= 2;
+  if (rows >= 1) panel<1, T, kFew>(a, row, w, out);
 }
 
 // Up to kTile tokens of a pass of a few times one tile.

@@ -188,29 +188,27 @@ inline vint dot_byte(vint acc, Operand o, int32_t a) {
 }
 #endif
 
-// The same sums for unsigned weights of 4 or 6 bits, from `start` on: `add` is called with steps 0 to 7 of a block. With
-// AVX2 16 bits hold several steps' products (8 * 2 * 15 * 127 and 2 * 2 * 63 * 127), so these are faster than bytes.
+// The same for unsigned weights of 4 or 6 bits: `value`, and what steps 0 to 7 of a block add to it. With AVX2 16 bits
+// hold several steps' products (8 * 2 * 15 * 127, 2 * 2 * 63 * 127), so these take fewer instructions than bytes.
 #if defined(__AVX2__) && !defined(__AVX512VNNI__)
 constexpr bool kSmallIsFaster = true;
 template <int kBits>
 struct SmallSum {
   static constexpr int kSteps = kBits == 4 ? 8 : 2;
-  vint start;
+  vint value;
   __m256i few;
   void add(int step, Operand o, int32_t a) {
     __m256i p = _mm256_maddubs_epi16(o.magnitude, _mm256_set1_epi32(a));
     few = step % kSteps == 0 ? p : _mm256_add_epi16(few, p);
-    if (step % kSteps == kSteps - 1) start += (vint)_mm256_madd_epi16(few, _mm256_set1_epi16(1));
+    if (step % kSteps == kSteps - 1) value += (vint)_mm256_madd_epi16(few, _mm256_set1_epi16(1));
   }
-  vint value() const { return start; }
 };
 #else
 constexpr bool kSmallIsFaster = false;
 template <int kBits>
 struct SmallSum {
-  vint start;
-  void add(int, Operand o, int32_t a) { start = dot_byte(start, o, a); }
-  vint value() const { return start; }
+  vint value;
+  void add(int, Operand o, int32_t a) { value = dot_byte(value, o, a); }
 };
 #endif
 
