@@ -268,6 +268,6 @@ def test_a_directory_that_cannot_be_written(compile_: Compile, llama_directory: 
 
 def test_code_that_the_c_compiler_does_not_accept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codegen._runtime.cache_clear()
-    monkeypatch.setattr(codegen, "_FLAGS", ["-no-such-flag"])
+    monkeypatch.setattr(codegen, "FLAGS", ["-no-such-flag"])
     with pytest.raises(CompileError, match=r"^g\+\+ failed: .*no-such-flag.*$"):
         codegen.build_runtime(levels_here()[-1], tmp_path)
