@@ -120,15 +120,17 @@ def test_with_avx2_a_row_has_the_same_bits_in_a_long_prompt(llama_artifact: Path
         np.testing.assert_array_equal(kernels.linear(x[:, begin:end], packed, None, 70, kind), whole[:, begin:end])
 
 
-@pytest.mark.parametrize(("kind", "least"), [(Kind.INT4, -8 / 7), (Kind.INT6, -32 / 31)])
-def test_products_of_the_largest_numbers_are_exact(kernels: Kernels, kind: Kind, least: float) -> None:
-    weight = torch.ones(32, 128)
+@pytest.mark.parametrize(("kind", "least"), [(Kind.INT8, -1), (Kind.INT4, -8 / 7), (Kind.INT6, -32 / 31)])
+@pytest.mark.parametrize("rows", [7, 35])
+def test_products_of_the_largest_numbers_are_exact(kernels: Kernels, kind: Kind, least: float, rows: int) -> None:
+    weight = torch.ones(32, 160)
     weight[:, ::32] = least  # so that all others have the largest code
-    x = np.full((1, 7, 128), 127, np.float32)
     packed = pack(weight, kind).numpy()
-    exact = x.astype(np.float64) @ unpacked(packed, 32, 128, kind).T.astype(np.float64)
-    for sign in (1, -1):
-        np.testing.assert_allclose(kernels.linear(sign * x, packed, None, 32, kind), sign * exact, rtol=1e-5)
+    for even, odd in ((127, 127), (127, -127), (-127, -127)):
+        x = np.full((1, rows, 160), even, np.float32)
+        x[..., 1::2] = odd
+        exact = x.astype(np.float64) @ unpacked(packed, 32, 160, kind).T.astype(np.float64)
+        np.testing.assert_allclose(kernels.linear(x, packed, None, 32, kind), exact, rtol=1e-5)
 
 
 def test_an_outlier_does_not_blur_other_groups(kernels: Kernels) -> None:

@@ -4,6 +4,7 @@
 
 #include "engine.h"
 #include "gemm.h"
+#include "many.h"
 #include "matrix.h"
 #include "runtime.h"
 #include "team.h"
@@ -36,18 +37,25 @@ struct Plan {
   Way way_of(int64_t m) const {
     bool int8 = kind == kInt8 || widen;
     if (int8 && use_matrix && m >= kMatrixFrom) return kMatrix;
-    if (m >= kFewFrom && m <= (kind == kInt8 ? kFewTo : kFewSmallTo)) return kFew;
-    return int8 && kTogetherIsFaster && m > kFewTo ? kMany : kPlain;
+    if (int8 && m >= kManyFrom) return kMany;
+    return m >= kFewFrom && m <= (kind == kInt8 ? kFewTo : kFewSmallTo) ? kFew : kPlain;
   }
-  Activations activations(char* memory, int64_t m) const { return {memory, m, k, lanes(), way != kMatrix}; }
-  int64_t lanes() const { return way == kMatrix || way == kMany || (way == kFew && kind == kInt8) ? kTile : 1; }
+  Activations activations(char* memory, int64_t m) const { return {memory, m, k, lanes(), form()}; }
+  size_t activation_bytes(int64_t m) const { return Activations::size(m, k, lanes(), form()); }
+  Form form() const { return way == kMatrix ? kBytes : way == kMany ? kManyForm : kSummed; }
+  int64_t lanes() const {
+    return way == kMany ? kManyLanes : way == kMatrix || (way == kFew && kind == kInt8) ? kTile : 1;
+  }
   // Tiles that a thread takes at a time: as many as leave none of `threads` waiting for the last one for long.
   int64_t panel_tiles(int64_t m, int threads) const {
     auto longest = [&](int64_t panel) { return round_up((tiles + panel - 1) / panel, threads) * panel; };
     return m == 1 ? 1 : longest(kPanelTiles / 2) < longest(kPanelTiles) ? kPanelTiles / 2 : kPanelTiles;
   }
-  // Bytes of an int8 tile that is made of a packed one.
-  int64_t made() const { return way == kMatrix ? matrix_tile_bytes(k) : widen ? tile_bytes(k, kInt8) : 0; }
+  // Bytes of a tile that is made of a packed one; 0 if those are taken as they are.
+  int64_t made() const {
+    int64_t bytes = way == kMatrix ? matrix_tile_bytes(k) : way == kMany ? many_tile_bytes(k) : 0;
+    return bytes ? bytes : widen ? tile_bytes(k, kInt8) : 0;
+  }
   // Tiles first .. last, ready for their product; `panel` is where they are made.
   Tiles prepare(const char* w, int64_t first, int64_t last, char* panel) const {
     if (!made()) return {kind, w + first * stride, stride, first * kTile};
@@ -56,6 +64,7 @@ struct Plan {
       char* to = panel + (t - first) * made();
       if (widen) (kind == kInt4 ? widen_tile<4> : widen_tile<6>)(tile, k, to);
       if (way == kMatrix) matrix_prepare(widen ? to : tile, k, to);
+      if (way == kMany) many_prepare(tile, k, to);
     }
     return {kInt8, panel, made(), first * kTile};
   }
@@ -64,7 +73,7 @@ struct Plan {
 bool integer_linear(const float* x, const char* w, const Output& out, int64_t m, int64_t k, int kind) {
   Plan plan(out.n, m, k, kind);
   constexpr decltype(&integer_tiles) kMultiply[] = {integer_tiles, few_tiles, many_tiles, matrix_tiles};
-  size_t each = round_up(Activations::size(m, k, plan.lanes()), 64);
+  size_t each = round_up(plan.activation_bytes(m), 64);
   Scratch activations(plan.shared ? each : each * members()), panels(members() * kPanelTiles * plan.made() + 1);
   if (!activations || !panels) return false;
   auto quantised = [&](int member) {

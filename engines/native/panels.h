@@ -17,26 +17,30 @@ constexpr int64_t kAhead = 4096;   // bytes from the weights that are multiplied
 
 constexpr int64_t kHalves = kGroup / kBlock;
 
-// Quantised activations of tokens. `lanes` tokens lie together, group by group: 1, or kTile. `summed`: with `sums`.
+// What a product takes of activations: their bytes; with their sums, for unsigned weights; or Pairs with their products.
+enum Form { kBytes, kSummed, kPaired };
+
+// Quantised activations of tokens. `lanes` tokens lie together, group by group: 1, or kTile.
 struct Activations {
   int64_t rows, k, groups, lanes;
-  bool summed;
-  int8_t* bytes;   // [rows / lanes, groups, lanes, kGroup]
+  Form form;
+  int8_t* bytes;   // [rows / lanes, groups, lanes, kGroup]; if kPaired, of each group first all even, then all odd
   float* scales;   // [rows / lanes, groups, lanes]
-  int32_t* sums;   // [rows / lanes, groups, lanes, kHalves]: what products with unsigned weights need
+  int32_t* sums;   // [rows / lanes, groups, lanes, kHalves], of inputs, or if kPaired of products; unless kBytes
 
-  static size_t size(int64_t rows, int64_t k, int64_t lanes) {
+  static int64_t group_bytes(Form form) { return form == kPaired ? 2 * kGroup : kGroup; }
+  static size_t size(int64_t rows, int64_t k, int64_t lanes, Form form) {
     int64_t groups = (padded(k) + kGroup - 1) / kGroup;
-    return round_up(rows, lanes) * groups * (kGroup + 4 + 4 * kHalves) + 192;
+    return round_up(rows, lanes) * groups * (group_bytes(form) + 4 + 4 * kHalves) + 192;
   }
-  Activations(char* memory, int64_t rows, int64_t inputs, int64_t lanes, bool summed)
-      : rows(rows), k(padded(inputs)), groups((k + kGroup - 1) / kGroup), lanes(lanes), summed(summed) {
+  Activations(char* memory, int64_t rows, int64_t inputs, int64_t lanes, Form form)
+      : rows(rows), k(padded(inputs)), groups((k + kGroup - 1) / kGroup), lanes(lanes), form(form) {
     int64_t places = round_up(rows, lanes) * groups;
     bytes = reinterpret_cast<int8_t*>(memory);
-    scales = reinterpret_cast<float*>(memory + places * kGroup);
+    scales = reinterpret_cast<float*>(memory + places * group_bytes(form));
     sums = reinterpret_cast<int32_t*>(scales + round_up(places, 16));
   }
-  // Of a group's scale; its bytes are kGroup times as far from the first.
+  // Of a group's scale; its bytes are group_bytes times as far from the first.
   int64_t place(int64_t row, int64_t group) const {
     return lanes == 1 ? row * groups + group : (row / kTile * groups + group) * kTile + row % kTile;
   }
@@ -56,9 +60,10 @@ struct Activations {
       float top = largest(tops);
       float inverse = top > 0 ? 127.0f / top : 0.0f;
       scales[place(row, g)] = top / 127.0f;
-      int8_t* to = bytes + place(row, g) * kGroup;
+      int8_t* to = bytes + place(row, g) * group_bytes(form);
       int32_t* halves = sums + place(row, g) * kHalves;
-      if (summed && end - begin < kGroup) halves[kHalves - 1] = 0;
+      if (form != kBytes && end - begin < kGroup) halves[kHalves - 1] = 0;
+      if (form == kPaired && end - begin < kGroup) std::memset(to, 0, 2 * kGroup);
       for (int64_t b = begin; b < end; b += kBlock) {
         vint sum{};
         vint rounded[kBlock / kLanes];
@@ -68,8 +73,13 @@ struct Activations {
           rounded[i] = (vint)(load<vfloat>(values + b - begin + i * kLanes) * inverse + 12582912.0f) - 0x4B400000;
           sum += rounded[i];
         }
-        store_bytes(to + b - begin, rounded);
-        if (summed) halves[(b - begin) / kBlock] = total(sum);
+        int32_t& half = halves[(b - begin) / kBlock];
+        if (form == kPaired) {
+          half = store_pairs(to + b - begin, to + kGroup + b - begin, rounded);
+        } else {
+          store_bytes(to + b - begin, rounded);
+          if (form == kSummed) half = total(sum);
+        }
       }
     }
   }
@@ -95,14 +105,13 @@ struct Output {
 };
 
 // Tiles of one kind of packed weights that lie one behind the other, the first of which makes the outputs from `column`
-// on. int8 tiles may begin at one of their vectors: then only that vector of each is meant.
+// on.
 struct Tiles {
   int kind;
   const char* data;
   int64_t stride, column;
 
   Tiles from_tile(int64_t t) const { return {kind, data + t * stride, stride, column + t * kTile}; }
-  Tiles from_part(int p) const { return {kind, data + p * kLanes * 4, stride, column + p * kLanes}; }
   int64_t place(int v) const { return v / kParts * stride + v % kParts * kLanes * 4; }  // of a vector of numbers
 };
 
@@ -205,9 +214,6 @@ constexpr int kIntRows = 6, kIntTiles = 4;
 #else
 constexpr int kIntRows = 4, kIntTiles = 1;
 #endif
-// With AVX2, six rows of half a tile leave registers for what a product needs on its way; four rows of a tile do not.
-constexpr int kHalfRows = 6;
-bool in_sixes(int64_t rows) { return rows >= kHalfRows && rows != 8 && rows != 9; }  // those are two fours
 
 template <int R, int T, bool kFew>
 void panel(const Activations& a, int64_t row, const Tiles& w, const Output& out) {
@@ -218,9 +224,6 @@ void panel(const Activations& a, int64_t row, const Tiles& w, const Output& out)
 
 template <int T, bool kFew = false>
 void panel_rows(const Activations& a, int64_t row, int64_t rows, const Tiles& w, const Output& out) {
-  if constexpr (kParts == 2)
-    for (; w.kind == kInt8 && in_sixes(rows); row += kHalfRows, rows -= kHalfRows)
-      for (int p = 0; p < kParts; ++p) int8_panel<kHalfRows, 1, kFew>(a, row, w.from_part(p), out);
   for (; rows >= kIntRows; row += kIntRows, rows -= kIntRows) panel<kIntRows, T, kFew>(a, row, w, out);
   if constexpr (kIntRows > 4)
     if (rows >= 4) panel<4, T, kFew>(a, row, w, out), row += 4, rows -= 4;
@@ -254,26 +257,5 @@ void integer_tiles(const Activations& a, int64_t row, int64_t rows, const Tiles&
   for (; rows > 1 && t + kIntTiles <= count; t += kIntTiles) panel_rows<kIntTiles>(a, row, rows, w.from_tile(t), out);
   for (; t < count; ++t) panel_rows<1>(a, row, rows, w.from_tile(t), out);
 }
-
-#if defined(__AVX512VNNI__)
-constexpr bool kTogetherIsFaster = true;
-constexpr int kManyRows = 8, kManyTiles = 2;  // whose sums, of integers and of floats, fill the registers; measured
-
-// Many tokens, which lie together, times `count` int8 tiles.
-void many_tiles(const Activations& a, int64_t row, int64_t rows, const Tiles& w, int64_t count, const Output& out) {
-  for (int64_t end = row + rows; row < end; row += kTile) {
-    int64_t left = std::min<int64_t>(kTile, end - row), t = 0;
-    for (; left == kTile && t + kManyTiles <= count; t += kManyTiles) {
-      Tiles some = w.from_tile(t);
-      out.fetch(row, kTile, some.column, kManyTiles);
-      for (int r = 0; r < kTile; r += kManyRows) int8_panel<kManyRows, kManyTiles, true>(a, row + r, some, out);
-    }
-    for (; t < count; ++t) few_rows(a, row, left, w.from_tile(t), out);
-  }
-}
-#else
-constexpr bool kTogetherIsFaster = false;
-constexpr auto many_tiles = integer_tiles;
-#endif
 
 }  // namespace

@@ -118,21 +118,43 @@ inline void store_lanes(half* p, vfloat v) {
 }
 
 // Integers of 8 bits each, one vector after the other. __builtin_convertvector would put AVX2's together one by one.
-template <int N>
-inline void store_bytes(int8_t* p, const vint (&v)[N]) {
 #if defined(__AVX2__) && !defined(__AVX512VNNI__)
-  static_assert(N == 4);
+inline __m256i to_bytes(const vint (&v)[4]) {
   __m256i lower = _mm256_packs_epi32((__m256i)v[0], (__m256i)v[1]);
   __m256i upper = _mm256_packs_epi32((__m256i)v[2], (__m256i)v[3]);
   // Packing works within halves: fours of v[0] v[1] v[2] v[3], then their other fours.
   __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-  store(p, _mm256_permutevar8x32_epi32(_mm256_packs_epi16(lower, upper), order));
+  return _mm256_permutevar8x32_epi32(_mm256_packs_epi16(lower, upper), order);
+}
+inline void store_bytes(int8_t* p, const vint (&v)[4]) { store(p, to_bytes(v)); }
+
+// Signed bytes as 16 bits each: of every four, 0 and 2 in a lane of `even`, 1 and 3 in that lane of `odd`.
+struct Pairs {
+  __m256i even, odd;
+  explicit Pairs(__m256i bytes)
+      : even(_mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8)), odd(_mm256_srai_epi16(bytes, 8)) {}
+  vint products() const { return (vint)_mm256_madd_epi16(even, odd); }  // 0 times 1 plus 2 times 3
+};
+// Stores the Pairs of 32 integers of 8 bits each; returns the sum of their products.
+inline int32_t store_pairs(int8_t* even, int8_t* odd, const vint (&v)[4]) {
+  Pairs pairs(to_bytes(v));
+  store(even, pairs.even);
+  store(odd, pairs.odd);
+  return total(pairs.products());
+}
+
 #else
+template <int N>
+inline void store_bytes(int8_t* p, const vint (&v)[N]) {
   typedef int8_t Bytes __attribute__((vector_size(kLanes)));
 #pragma GCC unroll 8
   for (int i = 0; i < N; ++i) store(p + i * kLanes, __builtin_convertvector(v[i], Bytes));
-#endif
 }
+template <int N>
+inline int32_t store_pairs(int8_t*, int8_t*, const vint (&)[N]) {
+  __builtin_unreachable();  // only pairs.h, for AVX2, takes them
+}
+#endif
 
 inline void store_scalar(float* p, float x) { *p = x; }
 
@@ -200,6 +222,8 @@ struct SmallSum {
   void add(int step, Operand o, int32_t a) {
     __m256i p = _mm256_maddubs_epi16(o.magnitude, _mm256_set1_epi32(a));
     few = step % kSteps == 0 ? p : _mm256_add_epi16(few, p);
+    // Else the compiler adds eight in another order, for which there are too few registers; two it adds well.
+    if constexpr (kSteps == 8) __asm__("" : "+x"(few));
     if (step % kSteps == kSteps - 1) value += (vint)_mm256_madd_epi16(few, _mm256_set1_epi16(1));
   }
 };

@@ -1,0 +1,43 @@
+// Int8 products of many tokens without matrix instructions, as each level does them best; the sums are int8_panel's.
+//   kManyFrom               tokens from which they are used, measured
+//   kManyForm, kManyLanes   the activations that they take
+//   many_tile_bytes         of a tile that many_prepare makes of an int8 tile; 0 where tiles are taken as they are
+//   many_tiles              `rows` tokens from `row` on times `count` tiles
+#pragma once
+
+#include "panels.h"
+
+#if defined(__AVX2__) && !defined(__AVX512VNNI__)
+#include "pairs.h"
+#else
+namespace {
+
+int64_t many_tile_bytes(int64_t) { return 0; }
+void many_prepare(const char*, int64_t, char*) {}
+
+#if defined(__AVX512VNNI__)
+constexpr int64_t kManyFrom = kFewTo + 1;
+constexpr Form kManyForm = kSummed;
+constexpr int64_t kManyLanes = kTile;
+constexpr int kManyRows = 8, kManyTiles = 2;  // whose sums, of integers and of floats, fill AVX-512's registers; measured
+
+void many_tiles(const Activations& a, int64_t row, int64_t rows, const Tiles& w, int64_t count, const Output& out) {
+  for (int64_t end = row + rows; row < end; row += kTile) {
+    int64_t left = std::min<int64_t>(kTile, end - row), t = 0;
+    for (; left == kTile && t + kManyTiles <= count; t += kManyTiles) {
+      Tiles some = w.from_tile(t);
+      out.fetch(row, kTile, some.column, kManyTiles);
+      for (int r = 0; r < kTile; r += kManyRows) int8_panel<kManyRows, kManyTiles, true>(a, row + r, some, out);
+    }
+    for (; t < count; ++t) few_rows(a, row, left, w.from_tile(t), out);
+  }
+}
+#else
+constexpr int64_t kManyFrom = INT64_MAX;
+constexpr Form kManyForm = kSummed;
+constexpr int64_t kManyLanes = 1;
+constexpr auto many_tiles = integer_tiles;
+#endif
+
+}  // namespace
+#endif
