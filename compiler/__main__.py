@@ -106,6 +106,8 @@ def _compile(arguments: argparse.Namespace) -> None:
         print(check.table(comparison, result.seconds))
         if not check.acceptable(comparison, quantize):
             raise UnsupportedModelError("The compiled model does not agree with transformers")
+        if said := check.warning(comparison, quantize):
+            print(said)
         for line in prompt_pages.check(out, prompts):
             print(line)
 

@@ -25,6 +25,8 @@ from engines.machine import usable_vcpus
 # rounding far: 2 layers of a random SmolLM2-135M leave 0.995 in int8, ours or simulated in torch, and 30 layers 0.86.
 _CORRELATION = {"none": 0.9999, "int8": 0.5, "int4": 0.1}
 _TOLERANCE = 1e-4
+_FAR = 0.9
+"""Correlation below which a user is told: the demo, which is trained, keeps 0.996 in int4."""
 _LOGS_BYTES = 500_000_000
 """Of the reference's log-probabilities, kept on disk meanwhile: more tokens of a text are not compared one by one."""
 
@@ -163,6 +165,18 @@ def acceptable(comparison: Comparison, quantize: str) -> bool:
     """Whether the differences are those of rounding."""
     exact = quantize != "none" or comparison.difference <= _TOLERANCE
     return exact and comparison.correlation >= _CORRELATION[quantize]
+
+
+def warning(comparison: Comparison, quantize: str) -> str | None:
+    """One sentence where rounding moved the logits so far that the answers of a trained model would suffer."""
+    if comparison.correlation >= _FAR:
+        return None
+    finer = "int8" if quantize == "int4" else "none"
+    return (
+        f"{quantize} moved the logits far: their correlation with float32's is {comparison.correlation:.2f}. Weights "
+        f"that are not trained do that; if these are, compile with --quantize {finer}, or measure on text of your task "
+        "(--text FILE)."
+    )
 
 
 def table(comparison: Comparison, seconds: float) -> str:

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ class Compile:
             status = int(exit_.code or 0)
         self.printed, said = self._capfd.readouterr()
         assert "Traceback" not in said
-        return status, said.rstrip("\n").splitlines()[-1]
+        return status, said.rstrip("\n").rpartition("\n")[2]
 
 
 def test_an_architecture_that_cannot_be_compiled_has_a_status_of_its_own(compile_: Compile, tmp_path: Path) -> None:
@@ -77,6 +78,22 @@ def test_a_model_that_does_not_agree_with_transformers_is_left_to_transformers(
     assert status == UNSUPPORTED
     assert said.startswith("compiler: The compiled model does not agree with transformers; serve")
     assert not (compile_.out / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(("correlation", "last"), [(0.31, "int4 moved the logits far"), (0.97, "| same most likely")])
+def test_rounding_that_moved_the_logits_far_is_said(
+    compile_: Compile,
+    llama_directory: Path,
+    llama_artifact: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    correlation: float,
+    last: str,
+) -> None:
+    compare = check.compare
+    monkeypatch.setattr(build, "build", lambda checkpoint, out, *_: shutil.copytree(llama_artifact, out) and BUILT)
+    monkeypatch.setattr(check, "compare", lambda *of: replace(compare(*of), correlation=correlation))
+    assert compile_(llama_directory, "--quantize", "int4")[0] == 0
+    assert compile_.printed.splitlines()[-1].startswith(last)
 
 
 def test_a_prompt_is_read_and_what_finds_it_is_printed(compile_: Compile, checkpoint: Path, tmp_path: Path) -> None:
