@@ -10,7 +10,7 @@ class ChunkedPost:
     """One POST to the Runtime API whose body is sent in chunks. A context manager that closes the connection.
 
     Every method raises OSError when the connection breaks, when the Runtime API answers before the end (it does when it
-    no longer wants the rest), when it refuses the answer, or when the deadline passes.
+    no longer wants the rest) or when it refuses the answer, and TimeoutError when the deadline passes.
     """
 
     def __init__(self, address: str, path: str, headers: dict[str, str], deadline: float) -> None:
@@ -71,7 +71,7 @@ class ChunkedPost:
     def _seconds_left(self) -> float:
         seconds = self._deadline - time.time()
         if seconds <= 0:
-            raise TimeoutError("the invocation's time is over")
+            raise TimeoutError("the deadline has passed")
         return seconds
 
 

@@ -66,6 +66,8 @@ class _Streaming:
         try:
             with closing(result_data.parts):
                 self._post_stream(invoke_id, result_data, invocation_id)
+        except TimeoutError:  # of the socket, or raised before it was asked
+            logging.warning("The answer was not delivered whole: the invocation's time is over.")
         except OSError as error:
             logging.warning("The answer was not delivered whole: %s.", error)
         except Exception:
