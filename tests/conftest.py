@@ -12,6 +12,8 @@ from msgspec.structs import fields
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["POWERTOOLS_METRICS_NAMESPACE"] = "CausalLM"
+# Tests run side by side, on as few cores as there are: torch's second thread would spin where another test waits.
+os.environ["OMP_NUM_THREADS"] = "1"
 # Every g++ of a test, in whatever process, is tests/bin/g++, which compiles nothing twice.
 os.environ["PATH"] = f"{Path(__file__).parent / 'bin'}{os.pathsep}{os.environ['PATH']}"
 os.environ["COMPILATIONS"] = str(Path(__file__).parents[1] / "build" / "compilations" / version("torch"))

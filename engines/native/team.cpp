@@ -77,6 +77,7 @@ Job* Worker::wait_for_job() {
 }
 
 void Worker::work() {
+  current = nullptr;  // has memory for all thread-local data taken now: once there is none, glibc would end the process
   for (;;) {
     Job* job = wait_for_job();
     if (job == kEnd) return;
