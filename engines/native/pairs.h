@@ -18,11 +18,8 @@ constexpr int kPairRows = 2, kPairTiles = 2;  // whose integer sums leave regist
 constexpr int64_t kPairLine = 2 * kLine;      // bytes of the Pairs of 4 inputs, vector by vector, even before odd
 constexpr int64_t kPairGroup = kLine + kGroup / 4 * kPairLine;  // bytes of a group: [16] int32 starts, and Pairs
 
-// 1.5 * 2^23 in single precision. An integer that begins there and stays within 2^22 of it is, as a float, as far from
-// 1.5 * 2^23. Those of a group do: 64 products are at most 64 * 127^2, their pairs' at most half as much.
-constexpr int32_t kZero = 0x4B400000;
-
-// The scales of an int8 tile, then its groups, the last one filled up with zeros.
+// The scales of an int8 tile, then its groups, the last one filled up with zeros. A group's integer sums start from
+// kWholeBits, so that they are floats as they are: 64 products come to at most 64 * 127^2, their pairs' to half of that.
 int64_t many_tile_bytes(int64_t k) { return kLine + round_up(k, kGroup) / kGroup * kPairGroup; }
 
 void many_prepare(const char* tile, int64_t k, char* to) {
@@ -38,7 +35,7 @@ void many_prepare(const char* tile, int64_t k, char* to) {
         store(line + kLanes * 4, pairs.odd);
         products[p] += pairs.products();
       }
-    for (int p = 0; p < kParts; ++p) store(to + p * kLanes * 4, kZero - products[p]);
+    for (int p = 0; p < kParts; ++p) store(to + p * kLanes * 4, kWholeBits - products[p]);
   }
 }
 
@@ -81,7 +78,7 @@ void pair_panel(const Activations& a, int64_t row, const Tiles& w, const Output&
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       const int32_t* halves = products + r * a.groups * kHalves;
-      vfloat zero = (vfloat)splat(kZero + halves[0] + halves[1]), scale = splat(scales[r * a.groups]);
+      vfloat zero = (vfloat)splat(kWholeBits + halves[0] + halves[1]), scale = splat(scales[r * a.groups]);
 #pragma GCC unroll 16
       for (int v = 0; v < V; ++v) total[r][v] += ((vfloat)acc[r][v] - zero) * scale;
     }

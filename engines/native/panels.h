@@ -69,8 +69,7 @@ struct Activations {
         vint rounded[kBlock / kLanes];
 #pragma GCC unroll 8
         for (int i = 0; i < kBlock / kLanes; ++i) {
-          // Adding 1.5 * 2^23 leaves the value, rounded to nearest, in the low bits.
-          rounded[i] = (vint)(load<vfloat>(values + b - begin + i * kLanes) * inverse + 12582912.0f) - 0x4B400000;
+          rounded[i] = (vint)(load<vfloat>(values + b - begin + i * kLanes) * inverse + kWhole) - kWholeBits;
           sum += rounded[i];
         }
         int32_t& half = halves[(b - begin) / kBlock];

@@ -242,11 +242,16 @@ inline int32_t four_bytes(const int8_t* p) {
   return v;
 }
 
+// 1.5 * 2^23, around which floats are whole numbers, and as far apart as their bits read as integers: x + kWhole is x
+// rounded to the nearest integer n, and has the bits kWholeBits + n, for |x| up to 2^22.
+constexpr float kWhole = 12582912.0f;
+constexpr int32_t kWholeBits = 0x4B400000;
+
 // e^x for x <= 0 (softmax): Cody-Waite reduction and a degree-5 polynomial, relative error below 3e-7.
 inline vfloat vexp(vfloat x) {
   x = vmax(x, splat(-87.0f));
-  vfloat shifted = x * 1.44269504f + 12582912.0f;  // rounds x / ln 2 to an integer held in the low mantissa bits
-  vfloat n = shifted - 12582912.0f;
+  vfloat shifted = x * 1.44269504f + kWhole;  // x / ln 2, rounded
+  vfloat n = shifted - kWhole;
   vfloat r = x - n * 0.693359375f + n * 2.12194440e-4f;
   vfloat p = r * 1.9875691500e-4f + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
