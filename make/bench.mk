@@ -22,7 +22,7 @@ bench: $(VENV)/bench-ready  ## every measurement that runs here; two hours on a 
 	$(BENCH) warm --model "compiled int8=SmolLM2-135M:int8" --prompt 16 128 512 --output 32 --prompts 1 --calls 100 \
 	    --name warm-tail
 	$(BENCH) warm --model "0.5B, int8=Qwen2.5-0.5B:int8" --model "1.5B, int8=Qwen2.5-1.5B:int8" \
-	    --model "1.5B, int4=Qwen2.5-1.5B:int4" --prompt 128 512 1500 --output 32 --prompts 1 --calls 5 --name warm-qwen
+	    --prompt 128 512 1500 --output 32 --prompts 1 --calls 5 --name warm-qwen
 	$(BENCH) roofline --model SmolLM2-135M --model Qwen2.5-0.5B --warm benchmarks/results/warm.json
 	$(BENCH) peers $(BENCH_OURS) --starts 10 --calls 8
 	$(BENCH) peers --checkpoint Qwen2.5-0.5B --model "compiled int8=Qwen2.5-0.5B:int8" \
