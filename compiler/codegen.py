@@ -53,6 +53,7 @@ MACROS = [
 # by adding and subtracting), and partial redundancy elimination keeps off, which otherwise spoils the loops of norms.
 # What OpenMP's loops call is in engine.so (loops.cpp), so that libgomp, which -fopenmp links behind it, is not needed.
 _GENERATED = ["-fopenmp", "-fno-signed-zeros", "-fassociative-math", "-fno-tree-pre"]
+LOOPS_OF_OUR_OWN = [f"-Wl,--wrap={name}" for name in ("GOMP_parallel", "omp_get_num_threads", "omp_get_thread_num")]
 
 _KERNELS = ("runtime", "team", "loops", "linear", "attention", "sampling", "engine")
 
@@ -185,5 +186,5 @@ def build_graph(source: Source, level: str, directory: Path) -> None:
         compiler(level), *FLAGS, *_GENERATED, *LEVEL_FLAGS[level], *includes(), "-include", str(NATIVE / "vecmath.h"),
         "-DTORCH_INDUCTOR_CPP_WRAPPER", "-DSTANDALONE_TORCH_HEADER", "-DC10_USING_CUSTOM_GENERATED_MACROS",
         "-shared", str(source.path), "-o", str(directory / "model.so"), str(directory / "engine.so"),
-        "-Wl,-z,defs", "-Wl,-z,noexecstack", "-Wl,--as-needed",
+        *LOOPS_OF_OUR_OWN, "-Wl,-z,defs", "-Wl,-z,noexecstack", "-Wl,--as-needed",
     ], UnsupportedModelError)  # fmt: skip

@@ -8,11 +8,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 from msgspec.structs import fields
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["POWERTOOLS_METRICS_NAMESPACE"] = "CausalLM"
-# Tests run side by side, on as few cores as there are: torch's second thread would spin where another test waits.
+# Tests run side by side, on as few cores as there are: torch's second thread would spin where another test waits. So
+# there is none in a test's processes, nor in a test that comes after one whose engine set it (pytest_runtest_setup).
 os.environ["OMP_NUM_THREADS"] = "1"
 # Every g++ of a test, in whatever process, is tests/bin/g++, which compiles nothing twice.
 os.environ["PATH"] = f"{Path(__file__).parent / 'bin'}{os.pathsep}{os.environ['PATH']}"
@@ -25,7 +27,8 @@ from tests.checkpoints import make_checkpoint
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Slow tests are left out from the time SLOW_TESTS_UNTIL on (seconds since 1970), where it is set."""
+    """One thread of torch's. From SLOW_TESTS_UNTIL on (seconds since 1970), where it is set, no slow tests."""
+    torch.set_num_threads(1)
     if "slow" in item.keywords and time.time() > float(os.environ.get("SLOW_TESTS_UNTIL", "inf")):
         pytest.skip("no time is left for slow tests")
 

@@ -303,6 +303,7 @@ def test_a_graph_calls_the_kernels_beside_it_whatever_the_process_opened_before(
     opened = [(folder, level) for folder in (llama_artifact, broken) for level in reversed(LEVELS)]
     code = f"""
 from pathlib import Path
+import torch
 from engines import compiled_engine
 for folder, level in {[(str(folder), level) for folder, level in opened]}:
     compiled_engine.load(Path(folder), threads=1, level=level)
@@ -310,7 +311,7 @@ for folder, level in {[(str(folder), level) for folder, level in opened]}:
     told = {"LD_DEBUG": "bindings", "LD_DEBUG_OUTPUT": str(tmp_path / "told"), "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], env={**os.environ, **told}, check=True)
     (lines,) = (path.read_text() for path in tmp_path.glob("told.*"))
-    bound = set(re.findall(r"binding file (\S+)/model\.so \[\d+\] to (\S+)/engine\.so", lines))
+    bound = set(re.findall(r"binding file (\S+)/model\.so \[\d+\] to (\S+)/(?:engine\.so|lib(?:gomp|torch)\S*)", lines))
     assert bound == {(f"{folder}/{level}", f"{folder}/{level}") for folder, level in opened}
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from compiler.codegen import NATIVE
+from compiler.codegen import LOOPS_OF_OUR_OWN, NATIVE
 
 DRIVER = Path(__file__).parent / "native" / "team.cpp"
 
@@ -15,7 +15,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = tmp_path_factory.mktemp("team") / "team"
     command = ["g++", "-std=c++20", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fsanitize=thread", "-fopenmp"]
     sources = [DRIVER, NATIVE / "team.cpp", NATIVE / "loops.cpp"]
-    subprocess.run([*command, *map(str, sources), "-o", str(program)], check=True)
+    subprocess.run([*command, *map(str, sources), *LOOPS_OF_OUR_OWN, "-o", str(program)], check=True)
     return program
 
 

@@ -176,5 +176,6 @@ def test_the_workers_of_an_environment_share_its_cores_and_memory(monkeypatch: p
 
 
 def test_the_engine_computes_with_the_threads_it_was_given(llama_directory: Path) -> None:
-    model_loader.load_model(Settings(model_dir=str(llama_directory), threads=1))
-    assert torch.get_num_threads() == 1
+    for threads in (2, 1):
+        model_loader.load_model(Settings(model_dir=str(llama_directory), threads=threads))
+        assert torch.get_num_threads() == threads
