@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-import torch
 from msgspec.structs import fields
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -19,6 +18,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # Every g++ of a test, in whatever process, is tests/bin/g++, which compiles nothing twice.
 os.environ["PATH"] = f"{Path(__file__).parent / 'bin'}{os.pathsep}{os.environ['PATH']}"
 os.environ["COMPILATIONS"] = str(Path(__file__).parents[1] / "build" / "compilations" / version("torch"))
+
+import torch
 
 import model_loader
 from api.model import Model
