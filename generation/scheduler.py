@@ -1,8 +1,6 @@
-"""Many sequences, one engine: which of them take part in the next forward pass, and what came out of it.
+"""Many sequences, one engine: which of them run, and what each forward pass makes of them.
 
-Every pass decodes each running sequence that has its prompt read, and reads of the other prompts as many tokens as its
-budget leaves, in the order in which they came. Not thread-safe and starts no thread: Lambda's handler drives it for one
-request, the server's engine thread for all.
+Not thread-safe and starts no thread: Lambda's handler drives it for one request, the server's engine thread for all.
 
 Shape learned from vLLM's and nano-vllm's schedulers: chunked prefill, and preemption by reading again.
 """
@@ -15,21 +13,16 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from engines.base import PAGE_TOKENS, Engine, OutOfPagesError, Step
-from engines.rows import forward
-from generation.drafting import pass_cost, shared_out
+from engines.rows import forward_each
+from generation.drafting import pass_cost
 from generation.pace import Pace
+from generation.planner import Entry, Planner
 from generation.prefix_cache import PrefixCache
 from generation.sequence import Piece, Sequence
 from generation.shared_prompt import SharedPrompt
 
 if TYPE_CHECKING:
     from engines.rows import Rows
-
-PROMPT_ROWS_BESIDE_DECODING = 128
-"""Prompt tokens read in a pass that also decodes: what the others' next tokens may have to wait for."""
-
-WORTH_WAITING = 64
-"""Tokens at the beginning of two prompts for which one lets the other read them; fewer cost less than a pass more."""
 
 WAITING_LOOK_SECONDS = 0.05
 """How often the waiting are looked at for deadlines while nobody can begin."""
@@ -53,21 +46,6 @@ class Pass(Struct, frozen=True):
     seconds: float
 
 
-class _Entry(Struct, eq=False):
-    """A sequence in the scheduler."""
-
-    number: int
-    """In the order of arrival."""
-    sequence: Sequence
-    shared: SharedPrompt | None
-    """Until it has begun."""
-    is_new: bool = True
-    """Nobody has looked yet whether it could run."""
-
-    def __lt__(self, other: "_Entry") -> bool:
-        return self.number < other.number
-
-
 class Scheduler:
     """The sequences of one engine."""
 
@@ -81,9 +59,10 @@ class Scheduler:
         self.latest: Pass | None = None
         """What the latest `step` did, None where it made no pass."""
         self._pace = pace
+        self._planner = Planner(engine, pace, self.prefixes)
         self._most_running = min(most_running, engine.max_rows)
-        self._waiting: list[_Entry] = []
-        self._running: list[_Entry] = []
+        self._waiting: list[Entry] = []
+        self._running: list[Entry] = []
         self._arrivals = 0
         self._admitted_at = 0.0
         self._made = 0
@@ -98,7 +77,7 @@ class Scheduler:
     def add(self, sequence: Sequence, shared: SharedPrompt | None = None) -> None:
         """Take a sequence; `shared` where others continue the same prompt."""
         self._arrivals += 1
-        self._waiting.append(_Entry(self._arrivals, sequence, shared))
+        self._waiting.append(Entry(self._arrivals, sequence, shared))
 
     def cancel(self, sequence: Sequence) -> None:
         """Drop a sequence, whose pages are free at once. Harmless for one that is not here."""
@@ -128,7 +107,9 @@ class Scheduler:
             self._admit(now, outcomes)
         drafts = True
         while True:
-            steps = self._plan(now, outcomes, drafts)
+            steps, late = self._planner.plan(self._running, now, drafts=drafts)
+            for entry in late:
+                self._finish(entry, entry.sequence.end("deadline"), outcomes)
             if outcomes or not steps:
                 return outcomes  # what is known already need not wait for a pass
             try:
@@ -153,8 +134,8 @@ class Scheduler:
             sequence, shared = entry.sequence, entry.shared
             if sequence.wants_nothing:
                 self._finish(entry, sequence.end("length"), outcomes)
-            elif not self._has_time(sequence, now, unread):
-                if entry.is_new and now < sequence.deadline.at and not self._has_time(sequence, now, 0):
+            elif not self._planner.has_time(sequence, now, unread):
+                if entry.is_new and now < sequence.deadline.at and not self._planner.has_time(sequence, now, 0):
                     sequence.begun(now)  # its prompt is too long for its time, and nobody else at fault: it was served
                     self._pace.refused()
                 self._finish(entry, sequence.end("deadline"), outcomes)
@@ -177,7 +158,7 @@ class Scheduler:
                 self._waiting.append(entry)
             entry.is_new = False
 
-    def _begin(self, entry: _Entry, now: float) -> bool:
+    def _begin(self, entry: Entry, now: float) -> bool:
         """Let a sequence run, from where what is kept of its beginning ends. Whether there are pages for it."""
         sequence = entry.sequence
         cache = self.prefixes.find(sequence.findable, sequence.scope)
@@ -197,7 +178,7 @@ class Scheduler:
         lacking = tokens - self.engine.free_tokens
         return lacking <= 0 or lacking <= self.prefixes.evictable * PAGE_TOKENS
 
-    def _begin_forked(self, entry: _Entry, shared: SharedPrompt, now: float, outcomes: list[Outcome]) -> None:
+    def _begin_forked(self, entry: Entry, shared: SharedPrompt, now: float, outcomes: list[Outcome]) -> None:
         """Begin where another sequence's prompt ended: the first token needs no pass."""
         try:
             row = shared.fork_for(entry.sequence)
@@ -209,111 +190,11 @@ class Scheduler:
         insort(self._running, entry)
         self._accept(entry, row, now, outcomes)
 
-    def _has_time(self, sequence: Sequence, now: float, rows_before: int) -> bool:
-        """Whether the tokens it has to read, behind `rows_before` of others, are read before its deadline."""
-        if self._reads_by(sequence.deadline.at, now, rows_before + sequence.unread):
-            return True
-        if sequence.cache is not None:
-            return False
-        left = len(sequence.ids) - self.prefixes.count(sequence.findable, sequence.scope)
-        return self._reads_by(sequence.deadline.at, now, rows_before + left)
-
-    def _reads_by(self, deadline: float, now: float, rows: int) -> bool:
-        passes = -(-rows // self.engine.max_rows)
-        return self._pace.reads_by(deadline, now, rows, passes)
-
-    def _plan(self, now: float, outcomes: list[Outcome], drafts: bool) -> list[tuple[_Entry, Step]]:
-        """The next pass, with `drafts` or without. Ends those running sequences whose time does not suffice for it."""
-        decoding: list[_Entry] = []
-        readers: list[_Entry] = []
-        rows: int | None = None
-        fed = 0
-        for entry in tuple(self._running):
-            sequence = entry.sequence
-            if sequence.reads:
-                readers.append(entry)
-            elif not self._decodes_by(sequence, now):
-                self._finish(entry, sequence.end("deadline"), outcomes)
-            elif not decoding or fed + sequence.unread <= self.engine.max_rows:  # else it waits for the next pass
-                fed += min(sequence.unread, self.engine.max_rows)
-                decoding.append(entry)
-                rows = _least(rows, self._pace.rows_by(sequence.deadline.at, now))
-        drafted = (
-            self._drafted([entry.sequence for entry in decoding], fed, now)
-            if drafts and not readers
-            else [0] * len(decoding)
-        )
-        steps = [
-            (entry, entry.sequence.next_step(self.engine.max_rows, count))
-            for entry, count in zip(decoding, drafted, strict=True)
-        ]
-        fed += sum(drafted)
-        if readers:
-            budget = PROMPT_ROWS_BESIDE_DECODING if steps else self.engine.max_rows
-            budget = min(budget, self.engine.max_rows - fed, budget if rows is None else rows)
-            self._plan_reading(readers, budget, now, steps, outcomes)
-        return steps
-
-    def _drafted(self, decoding: list[Sequence], fed: int, now: float) -> list[int]:
-        """How many tokens of its draft each of these tries in a pass of `fed` rows without them."""
-        chances = [sequence.look_up() for sequence in decoding]
-        if not any(chances):
-            return [0] * len(decoding)
-        dtype = self.engine.dtype
-        counts = shared_out(fed, chances, dtype)
-        rows = fed + sum(counts)
-        cost = pass_cost(rows, dtype) / pass_cost(fed, dtype)
-        soonest = min(sequence.deadline.at for sequence in decoding)
-        if rows > self.engine.max_rows or not self._pace.decodes_by(soonest, now, cost):
-            return [0] * len(decoding)
-        return counts
-
-    def _decodes_by(self, sequence: Sequence, now: float) -> bool:
-        """Whether its latest tokens, the forced ones included, are fed before its deadline."""
-        at, rows = sequence.deadline.at, sequence.unread
-        return self._pace.decodes_by(at, now) and (rows == 1 or self._pace.reads_by(at, now, rows, passes=1))
-
-    def _plan_reading(
-        self,
-        readers: list[_Entry],
-        budget: int,
-        now: float,
-        steps: list[tuple[_Entry, Step]],
-        outcomes: list[Outcome],
-    ) -> None:
-        """Spend `budget` rows on prompts, first come first served."""
-        before = 0
-        ahead: list[Sequence] = []
-        for entry in readers:
-            sequence = entry.sequence
-            self._find_more(sequence)
-            if not self._has_time(sequence, now, before):
-                self._finish(entry, sequence.end("deadline"), outcomes)
-                continue
-            if self.prefixes.keeps and any(_reads_for(other, sequence) for other in ahead):
-                continue
-            ahead.append(sequence)
-            before += sequence.unread
-            limit = self._pace.rows_by(sequence.deadline.at, now)
-            most = budget if limit is None else min(budget, max(limit, 1))
-            if most > 0:
-                step = sequence.next_step(most)
-                steps.append((entry, step))
-                budget -= len(step.ids)
-
-    def _find_more(self, sequence: Sequence) -> None:
-        """Skip what others have read since the sequence began, or since its last pass."""
-        assert sequence.cache is not None
-        if self.prefixes.count(sequence.findable, sequence.scope) > sequence.cache.length:
-            own, found = sequence.cache, self.prefixes.find(sequence.findable, sequence.scope)
-            sequence.begin_with(found)
-            own.close()
-
-    def _run(self, planned: list[tuple[_Entry, Step]], now: float, outcomes: list[Outcome]) -> None:
+    def _run(self, planned: list[tuple[Entry, Step]], now: float, outcomes: list[Outcome]) -> None:
         steps = [step for _, step in planned]
         known = [len(step.ids) - entry.sequence.drafted for entry, step in planned]
         prompt_rows = sum(count for count in known if count > 1)
-        results = self._forward(steps)
+        results = forward_each(self.engine, steps)
         after = time.monotonic()
         rows, fed = sum(known), sum(len(step.ids) for step in steps)
         cost = pass_cost(fed, self.engine.dtype) / pass_cost(rows, self.engine.dtype) if fed > rows else 1.0
@@ -325,27 +206,7 @@ class Scheduler:
             self._accept(entry, result, after, outcomes)
         self.latest = Pass(len(steps), prompt_rows, self._made, after - now)
 
-    def _forward(self, steps: list[Step]) -> "list[Rows | Exception]":
-        """Logits, or what went wrong, per step. OutOfPagesError where the pass did not begin.
-
-        When a pass fails, its steps are run one by one, so that only a step which fails alone takes its sequence along.
-        """
-        try:
-            return list(forward(self.engine, steps))
-        except OutOfPagesError:
-            raise
-        except Exception as error:
-            if len(steps) == 1:
-                return [error]
-        return [self._forward_alone(step) for step in steps]
-
-    def _forward_alone(self, step: Step) -> "Rows | Exception":
-        try:
-            return forward(self.engine, [step])[0]
-        except Exception as error:
-            return error
-
-    def _accept(self, entry: _Entry, rows: "Rows", now: float, outcomes: list[Outcome]) -> None:
+    def _accept(self, entry: Entry, rows: "Rows", now: float, outcomes: list[Outcome]) -> None:
         sequence = entry.sequence
         if entry.shared is not None and sequence.unread == 0:
             entry.shared.keep(sequence, rows[-1:].copy())
@@ -367,7 +228,7 @@ class Scheduler:
         else:
             self._finish(entry, piece, outcomes)
 
-    def _finish(self, entry: _Entry, result: Piece | Exception, outcomes: list[Outcome]) -> None:
+    def _finish(self, entry: Entry, result: Piece | Exception, outcomes: list[Outcome]) -> None:
         if entry in self._running:
             self._running.remove(entry)
         self._let_go(entry, keep=not isinstance(result, Exception))
@@ -378,7 +239,7 @@ class Scheduler:
         assert sequence.cache is not None
         self.prefixes.keep(sequence.ids, sequence.cache, sequence.scope)
 
-    def _let_go(self, entry: _Entry, *, keep: bool = True) -> None:
+    def _let_go(self, entry: Entry, *, keep: bool = True) -> None:
         """Give back what a sequence holds that will not run again; what it has read is kept where that is to be."""
         if entry.shared is not None:
             if entry.shared.reader is entry.sequence:
@@ -391,7 +252,7 @@ class Scheduler:
             entry.sequence.cache = None
         self._short_of_pages = False
 
-    def _make_room(self, planned: list[tuple[_Entry, Step]], error: OutOfPagesError, outcomes: list[Outcome]) -> None:
+    def _make_room(self, planned: list[tuple[Entry, Step]], error: OutOfPagesError, outcomes: list[Outcome]) -> None:
         """Have pages given back: kept ones, else the youngest sequence's. A last one that finds no room alone fails."""
         if self.prefixes.evict(sum(-(-len(step.ids) // PAGE_TOKENS) + 1 for _, step in planned)):
             return
@@ -413,17 +274,3 @@ class Scheduler:
         youngest.sequence.cache = None
         insort(self._waiting, youngest)
         self._short_of_pages = True
-
-
-def _reads_for(one: Sequence, other: Sequence) -> bool:
-    """Whether `one` reads so much of what the `other` begins with that the other had better find it."""
-    assert other.cache is not None
-    most = min(len(one.findable), len(other.findable))
-    if one.scope != other.scope or most < other.cache.length + WORTH_WAITING:
-        return False
-    needed = -(-(other.cache.length + WORTH_WAITING) // PAGE_TOKENS) * PAGE_TOKENS
-    return needed <= most and bool(one.ids[:needed] == other.ids[:needed])
-
-
-def _least(one: int | None, other: int | None) -> int | None:
-    return other if one is None else one if other is None else min(one, other)

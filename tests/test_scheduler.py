@@ -11,10 +11,10 @@ from msgspec.structs import replace
 
 from api.model import Model
 from engines.base import PAGE_TOKENS, Logits, OutOfPagesError, Step, TokenIds
-from generation import scheduler as scheduling
 from generation.deadline import Deadline
 from generation.pace import Pace
 from generation.params import GenerationParams, SamplingParams
+from generation.planner import PROMPT_ROWS_BESIDE_DECODING
 from generation.scheduler import Scheduler
 from generation.sequence import Piece
 from generation.sequence import Sequence as TokenSequence
@@ -301,7 +301,7 @@ def test_a_prompt_beside_a_sequence_that_is_nearly_out_of_time_is_read_in_smalle
     while hurried.finish_reason is None:
         run.step()
         assert clock.now <= deadline - 0.2 + 0.01
-    assert max(rows[-1] for rows in engine.steps[2:]) < scheduling.PROMPT_ROWS_BESIDE_DECODING + 1
+    assert max(rows[-1] for rows in engine.steps[2:]) < PROMPT_ROWS_BESIDE_DECODING + 1
     run.finish()
 
 
