@@ -41,7 +41,7 @@ from api.routes import (
 )
 from api.schema import ChatRequest, CompletionRequest
 from api.service import Service
-from api.validation import validate
+from api.validation import parse_json, validate
 from aws import snapstart
 from aws.events import (
     BatchEvent,
@@ -62,6 +62,8 @@ from model_loader import get_model
 
 MAX_RESPONSE_BYTES = 6_000_000
 """A little under the 6 MiB that Lambda takes back in one piece."""
+MAX_BALANCED_BYTES = 1_000_000
+"""A little under the 1 MiB that a load balancer takes from a function."""
 MAX_STREAM_BYTES = 200_000_000
 """What Lambda streams."""
 
@@ -102,7 +104,7 @@ def lambda_handler(event: Any, context: Any) -> Mapping[str, Any] | list[dict[st
     except Exception as error:
         failure = _failure(error, context)
     if isinstance(request, HttpEvent):
-        return _shaped(error_response(failure), request)
+        return _shaped(error_response(failure), request, context)
     raise failure.with_traceback(None)
 
 
@@ -123,14 +125,14 @@ def _batch(event: BatchEvent, context: Any) -> Mapping[str, Any]:
     """The messages that SQS is to deliver again; the answers go to the results queue."""
     from aws import batch  # not before it is needed: it imports boto3
 
-    def prepared(body: Any) -> PreparedRequest:
-        request = _parse(body)
+    def prepared(body: str) -> PreparedRequest:
+        request = _parse(parse_json(body.encode(), "The message"))
         if request.stream:
             raise InvalidRequestError("'stream' is not for a batch; its answers go to a queue whole.", param="stream")
         return SERVICE.prepare(request)
 
-    def answer(bodies: list[Any]) -> list[dict[str, Any] | Exception]:
-        return SERVICE.respond_all([partial(prepared, body) for body in bodies], _deadline(context))
+    def answer(bodies: list[str]) -> list[dict[str, Any] | Exception]:
+        return _told(SERVICE.respond_all([partial(prepared, body) for body in bodies], _deadline(context)), context)
 
     return batch.process(event.event, context, answer, SETTINGS.results_queue_url)
 
@@ -149,13 +151,19 @@ def _map(event: MapEvent, context: Any) -> list[dict[str, Any]]:
         return SERVICE.prepare(request)
 
     outcomes = SERVICE.respond_all([partial(prepared, line) for line in event.items], deadline)
-    outcomes = [
-        _failure(outcome, context)
-        if isinstance(outcome, Exception) and not isinstance(outcome, batch_lines.BatchLineError)
-        else outcome
+    return map_batch.results(
+        event.items, _told(outcomes, context, unless=batch_lines.BatchLineError), context.aws_request_id
+    )
+
+
+def _told(
+    outcomes: list[dict[str, Any] | Exception], context: Any, unless: type[Exception] | tuple[()] = ()
+) -> list[dict[str, Any] | Exception]:
+    """The outcomes with what a caller is told of each error, which is logged and counted, `unless` it is no failure."""
+    return [
+        _failure(outcome, context) if isinstance(outcome, Exception) and not isinstance(outcome, unless) else outcome
         for outcome in outcomes
     ]
-    return map_batch.results(event.items, outcomes, context.aws_request_id)
 
 
 def _touch() -> None:
@@ -187,11 +195,10 @@ def _restored() -> None:
 def _http(event: HttpEvent, context: Any, first: bool) -> Mapping[str, Any] | StreamedAnswer:
     """The HTTP response in the shape its front door reads."""
     streams = event.source in SETTINGS.streaming_doors
-    for_others = _for_other_origins(event)
-    if for_others and event.request.method == "OPTIONS":
+    if _for_other_origins(event) and event.request.method == "OPTIONS":
         from aws.cross_origin import preflight
 
-        return _shaped(preflight(event.request), event)
+        return _shaped(preflight(event.request), event, context)
     deadline = _deadline(context)
     if event.source in ("rest-api", "http-api") and not streams:
         # The gateway's clock also ran while this environment started for its request.
@@ -208,20 +215,27 @@ def _http(event: HttpEvent, context: Any, first: bool) -> Mapping[str, Any] | St
     )
     if isinstance(response, EventStream):
         if streams:
-            return shape_stream(200, {**STREAM_HEADERS, **for_others}, _guarded(response, asked, context))
+            headers = {**STREAM_HEADERS, **_own_headers(event, context)}
+            return shape_stream(200, headers, _guarded(response, asked, context))
         response = response.whole()
     whole = shape_response(response, event.source)
-    _check_size(whole, MAX_STREAM_BYTES if streams else MAX_RESPONSE_BYTES)
+    balanced = event.source in ("alb", "alb-multi")
+    _check_size(whole, MAX_STREAM_BYTES if streams else MAX_BALANCED_BYTES if balanced else MAX_RESPONSE_BYTES)
     _log_prompt(asked, whole)
-    return _shaped(response, event)
+    return _shaped(response, event, context)
 
 
-def _shaped(response: HttpResponse, event: HttpEvent) -> Mapping[str, Any] | StreamedAnswer:
+def _shaped(response: HttpResponse, event: HttpEvent, context: Any) -> Mapping[str, Any] | StreamedAnswer:
     """A whole response as its front door reads it: one that is set up to stream expects a stream always."""
-    response = replace(response, headers={**response.headers, **_for_other_origins(event)})
+    response = replace(response, headers={**response.headers, **_own_headers(event, context)})
     if event.source in SETTINGS.streaming_doors:
         return shape_stream(response.status, response.headers, _one(response.body))
     return shape_response(response, event.source)
+
+
+def _own_headers(event: HttpEvent, context: Any) -> Mapping[str, str]:
+    """What any answer gets: the id that the log has it under, and what pages of other origins need."""
+    return {"x-request-id": context.aws_request_id, **_for_other_origins(event)}
 
 
 def _for_other_origins(event: HttpEvent) -> Mapping[str, str]:
@@ -269,7 +283,8 @@ def _failure(error: Exception, context: Any) -> ApiError:
 
 
 def _parse(body: Any) -> ChatRequest | CompletionRequest:
-    return validate(ChatRequest, body) if "messages" in body else validate(CompletionRequest, body)
+    kind = ChatRequest if isinstance(body, dict) and "messages" in body else CompletionRequest
+    return validate(kind, body)
 
 
 def _check_size(answer: Mapping[str, Any], limit: int) -> None:
@@ -279,7 +294,8 @@ def _check_size(answer: Mapping[str, Any], limit: int) -> None:
 
 def _too_large(limit: int) -> InvalidRequestError:
     return InvalidRequestError(
-        f"The answer is over Lambda's {limit // 1_000_000} MB; ask for fewer tokens, choices or logprobs."
+        f"The answer is over the {limit // 1_000_000} MB that can be sent here; "
+        "ask for fewer tokens, choices or logprobs."
     )
 
 

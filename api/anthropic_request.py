@@ -107,6 +107,7 @@ class MessagesRequest(TranslatedRequest, frozen=True, kw_only=True):
         "stop": "stop_sequences",
         "response_format.json_schema.schema": "output_config.format.schema",
         "reasoning_effort": "output_config.effort",
+        "tool_choice.function.name": "tool_choice.name",
     }
     messages: Annotated[list[Turn], Meta(min_length=1)]
     max_tokens: Annotated[int, Meta(ge=1)]
@@ -139,6 +140,7 @@ class MessagesRequest(TranslatedRequest, frozen=True, kw_only=True):
             "max_tokens": self.max_tokens,
             "reasoning_effort": self.output_config.effort,
             "continue_final_message": self.messages[-1].role == "assistant",
+            "tool_choice": _choice(self.tool_choice),
         }
         if form is not None:
             asked["response_format"] = {"type": "json_schema", "json_schema": {"name": "", "schema": form.schema}}
@@ -146,7 +148,6 @@ class MessagesRequest(TranslatedRequest, frozen=True, kw_only=True):
             asked["chat_template_kwargs"] = {"enable_thinking": self.thinking.type != "disabled"}
         if self.tools:
             asked["tools"] = [_tool(tool) for tool in self.tools]
-            asked["tool_choice"] = _choice(self.tool_choice)
             asked["parallel_tool_calls"] = not self.tool_choice.disable_parallel_tool_use
         return validate(ChatRequest, asked)
 

@@ -19,14 +19,18 @@ def plain_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     plain: list[dict[str, Any]] = []
     names: dict[str, str] = {}
     """Of the functions that were called, by the id of the call."""
+    latest: dict[str | None, str] = {}
+    """The id of a function's latest call, by its name."""
     for index, message in enumerate(messages):
         _check(message, f"messages[{index}]")
         calls = _calls(message, index)
-        names |= {call["id"]: call["function"]["name"] for call in calls}
+        for call in calls:
+            name = call["function"]["name"]
+            names[call["id"]], latest[name] = name, call["id"]
         role = {"developer": "system", "function": "tool"}.get(message.role, message.role)
         call_id = message.tool_call_id
         if message.role == "function":
-            call_id = next((made for made in reversed(names) if names[made] == message.name), message.name)
+            call_id = latest.get(message.name, message.name)
         optional = {
             "name": message.name or names.get(call_id or ""),
             "reasoning_content": message.reasoning_content,

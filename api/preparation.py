@@ -85,14 +85,15 @@ def prepare(
         most = draft_tokens if wanted is None else wanted
         params = replace(params, most_drafted=most, prediction=_prediction(request, model))
     seed = params.sampling.seed
+    seeds = [None if seed is None else (seed + choice) % 2**64 for choice in range(request.n)]
     choices = [
         Choice(
             prompt=ids,
             echo=text if asked.echo else "",
-            params=replace(params, sampling=replace(params.sampling, seed=None if seed is None else seed + choice)),
+            params=replace(params, sampling=replace(params.sampling, seed=seed_of_choice)),
         )
         for text, ids in asked.prompts
-        for choice in range(request.n)
+        for seed_of_choice in seeds
     ]
     return PreparedRequest(
         request,

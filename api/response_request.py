@@ -147,7 +147,7 @@ class ResponseRequest(TranslatedRequest, frozen=True, kw_only=True):
 
     def as_chat(self) -> ChatRequest:
         """The chat. InvalidRequestError for what no chat can be asked for."""
-        form = self.text.format
+        form, choice = self.text.format, self.tool_choice
         asked: dict[str, Any] = {
             **{name: getattr(self, name) for name in SAME},
             "messages": _messages(self),
@@ -156,6 +156,7 @@ class ResponseRequest(TranslatedRequest, frozen=True, kw_only=True):
             "logprobs": self.logprobs,
             "top_logprobs": self.top_logprobs if self.logprobs else None,
             "response_format": {"type": form.type},
+            "tool_choice": choice if isinstance(choice, str) else _as_chats(choice),
         }
         if form.type == "json_schema":
             if form.schema is None:
@@ -163,8 +164,6 @@ class ResponseRequest(TranslatedRequest, frozen=True, kw_only=True):
             asked["response_format"]["json_schema"] = {"name": form.name, "schema": form.schema}
         if self.tools:
             asked["tools"] = [_as_chats(tool) for tool in self.tools]
-            choice = self.tool_choice
-            asked["tool_choice"] = choice if isinstance(choice, str) else _as_chats(choice)
         return validate(ChatRequest, asked)
 
     def whole(self, prepared: PreparedRequest, model: Model) -> "WholeResponse":

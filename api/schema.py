@@ -108,6 +108,7 @@ class _Sampling(Strict, frozen=True, kw_only=True):
     # Without effect:
     best_of: Literal[1] = 1
     metadata: dict[str, Any] = {}
+    prompt_cache_retention: _Label | None = None
     safety_identifier: _Label | None = None
     service_tier: _Label | None = None
     store: bool = False

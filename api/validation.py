@@ -4,6 +4,7 @@ Strict, and refusing what it does not know, so that no parameter is silently ign
 """
 
 import json
+import math
 import re
 from typing import Any, NoReturn, TypeVar
 
@@ -78,8 +79,14 @@ def parse_json(body: bytes, name: str = "The body") -> Any:
     def no_such_number(constant: str) -> NoReturn:
         raise InvalidRequestError(f"{name} is not valid JSON: {constant} is not a JSON number.")
 
+    def finite(text: str) -> float:
+        number = float(text)
+        if math.isinf(number):
+            raise InvalidRequestError(f"{name} holds a number too large to read.")
+        return number
+
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=no_such_number)
+        return json.loads(body.decode("utf-8"), parse_constant=no_such_number, parse_float=finite)
     except UnicodeDecodeError as error:
         raise InvalidRequestError(f"{name} is not valid UTF-8 (byte {error.start}); send JSON in UTF-8.") from None
     except json.JSONDecodeError as error:

@@ -15,6 +15,8 @@ from aws_lambda_powertools.utilities.batch.types import PartialItemFailureRespon
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 
 from api.answers import is_cut
+from api.errors import InternalError
+from aws.observability import logger, record_error
 
 LEAST_SECONDS = 5.0
 """Seconds a request must have left; with less it goes back to the queue untouched."""
@@ -24,8 +26,8 @@ class OutOfTimeError(Exception):
     """The invocation ends before this request could have a proper answer; the next one will have time."""
 
 
-Answers = Callable[[list[Any]], list[dict[str, Any] | Exception]]
-"""Takes request bodies; gives for each the response body, or the error that it met."""
+Answers = Callable[[list[str]], list[dict[str, Any] | Exception]]
+"""Takes request bodies, in JSON; gives for each the response body, or the error that it met."""
 
 
 def process(event: dict[str, Any], context: Any, answer: Answers, results_queue_url: str) -> PartialItemFailureResponse:
@@ -33,29 +35,29 @@ def process(event: dict[str, Any], context: Any, answer: Answers, results_queue_
 
     Each result is a message `{"message_id", "request", "response"}`.
     """
-    requests: dict[int, Any] = {}
-    failures: dict[int, Exception] = {}
-    late = context.get_remaining_time_in_millis() / 1000 < LEAST_SECONDS
-    for number, record in enumerate(event["Records"]):
-        try:
-            requests[number] = json.loads(record["body"])
-        except ValueError as error:
-            failures[number] = error
-    if late:
-        failures |= {number: OutOfTimeError("Too little of the invocation was left.") for number in requests}
-        requests = {}
-    answers = dict(zip(requests, answer(list(requests.values())), strict=True))
-    numbers = iter(range(len(event["Records"])))
+    bodies = [record["body"] for record in event["Records"]]
+    answers: list[dict[str, Any] | Exception]
+    if context.get_remaining_time_in_millis() / 1000 < LEAST_SECONDS:
+        answers = [OutOfTimeError("Too little of the invocation was left.")] * len(bodies)
+    else:
+        answers = answer(bodies)
+    first = next((number for number, given in enumerate(answers) if not isinstance(given, Exception)), None)
+    numbers = iter(range(len(bodies)))
 
     def handle(record: SQSRecord) -> None:
         number = next(numbers)
-        response = failures.get(number) or answers[number]
+        response = answers[number]
         if isinstance(response, Exception):
             raise response
-        if number != min(answers) and is_cut(response):
+        if number != first and is_cut(response):
             raise OutOfTimeError("The other requests of the batch took its time.")
-        result = {"message_id": record.message_id, "request": requests[number], "response": response}
-        client().send_message(QueueUrl=results_queue_url, MessageBody=json.dumps(result))
+        result = {"message_id": record.message_id, "request": json.loads(bodies[number]), "response": response}
+        try:
+            client().send_message(QueueUrl=results_queue_url, MessageBody=json.dumps(result))
+        except Exception:
+            logger.exception("a result could not be sent to the results queue")
+            record_error(InternalError.logged_under(context.aws_request_id))
+            raise
 
     processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
     return process_partial_response(event=event, record_handler=handle, processor=processor, context=context)

@@ -146,6 +146,11 @@ def test_an_answer_in_shape(bench: Bench) -> None:
     [
         ({"messages": [USER]}, "'max_tokens' is required."),
         ({"max_tokens": 1}, "'messages' is required."),
+        (
+            {**GREEDY, "messages": [USER], "tool_choice": {"type": "any"}},
+            "'tool_choice' asks for a call; it needs 'tools'.",
+        ),
+        ({**GREEDY, "messages": [USER], "tool_choice": {"type": "tool"}}, "'tool_choice.name' is required."),
         ({**GREEDY, "messages": [USER], "container": "c"}, "'container' is not a parameter this server supports;"),
         ({**GREEDY, "messages": [USER], "stop_sequences": [""]}, "'stop_sequences' must not hold an empty string."),
         (

@@ -14,7 +14,9 @@ pytest_plugins = ["tests.aws_server"]
 
 
 class Context:
-    """Lambda's context, as far as a batch asks it: milliseconds left, one value per question."""
+    """Lambda's context, as far as a batch asks it: its id, and milliseconds left, one value per question."""
+
+    aws_request_id = "r"
 
     def __init__(self, *remaining: int) -> None:
         self._remaining = list(remaining)
@@ -33,13 +35,14 @@ def sqs_event(*bodies: str) -> dict[str, Any]:
     }
 
 
-def answer(requests: list[Any]) -> list[dict[str, Any] | Exception]:
-    return [_answer(request) for request in requests]
+def answer(bodies: list[str]) -> list[dict[str, Any] | Exception]:
+    return [_answer(body) for body in bodies]
 
 
-def _answer(request: Any) -> dict[str, Any] | Exception:
-    if request == 1 or "prompt" not in request:
+def _answer(body: str) -> dict[str, Any] | Exception:
+    if '"prompt"' not in body:
         return ValueError("no prompt")
+    request = json.loads(body)
     cut = {"cut_by_deadline": True} if request["prompt"] == "long" else {}
     return {"choices": [{"text": request["prompt"].upper(), **cut}]}
 
@@ -89,9 +92,15 @@ def test_an_answer_that_others_cut_short_is_tried_again(queue: str) -> None:
     assert failed(batch.process(event, Context(60_000), answer, queue)) == ["1"]
 
 
-def test_a_lost_results_queue_fails_the_record(queue: str) -> None:
+def test_a_refused_request_takes_no_time_of_those_after_it(queue: str) -> None:
+    event = sqs_event("not json", '{"prompt": "long"}', '{"prompt": "long"}')
+    assert failed(batch.process(event, Context(60_000), answer, queue)) == ["0", "2"]
+
+
+def test_a_lost_results_queue_fails_the_record_and_is_logged(queue: str, caplog: pytest.LogCaptureFixture) -> None:
     batch.client().delete_queue(QueueUrl=queue)
     assert failed(batch.process(sqs_event('{"prompt": "a"}'), Context(60_000), answer, queue)) == ["0"]
+    assert "a result could not be sent to the results queue" in caplog.messages
 
 
 def test_importing_the_handler_does_not_import_the_batch_utility() -> None:

@@ -138,6 +138,7 @@ def test_an_http_caller_gets_a_response_in_its_shape(function: Function, name: s
     assert reply.payload["isBase64Encoded"] is False
     assert ("multiValueHeaders" in reply.payload) == (name == "alb-multi-value")
     assert headers(reply)["content-type"] == "application/json"
+    assert headers(reply)["x-request-id"] in {record["function_request_id"] for record in records(reply)}
     body = answer(reply)
     assert body["choices"][0]["finish_reason"] in ("stop", "length")
     assert headers(reply)["server-timing"].endswith(f"total;dur={body['timings']['total_ms']}")
@@ -280,12 +281,15 @@ def test_an_unexpected_exception_of_a_direct_invocation_tells_nothing_either(fun
     assert "division" not in json.dumps(payload)
 
 
-def test_a_response_over_six_megabytes_is_refused(function: Function) -> None:
-    request = {"messages": [{"role": "user", "content": "a"}], "logprobs": True, "top_logprobs": 20, "n": 8}
+@pytest.mark.parametrize(("door", "choices", "limit"), [("function-url", 8, "6 MB"), ("alb", 2, "1 MB")])
+def test_a_response_larger_than_its_way_back_takes_is_refused(
+    function: Function, door: str, choices: int, limit: str
+) -> None:
+    request = {"messages": [{"role": "user", "content": "a"}], "logprobs": True, "top_logprobs": 20, "n": choices}
     request |= {"max_tokens": 600, "ignore_eos": True, "temperature": 1, "seed": 1}
-    reply = function.emulator.invoke(http_event("alb", request, CHAT))
+    reply = function.emulator.invoke(http_event(door, request, CHAT))
     assert reply.payload["statusCode"] == 400
-    assert "6 MB" in answer(reply)["error"]["message"]
+    assert limit in answer(reply)["error"]["message"]
     assert function.emulator.invoke({"prompt": "a"}).payload["timings"]["cold_start"] is False
 
 

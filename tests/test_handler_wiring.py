@@ -44,6 +44,27 @@ def test_a_batch_is_answered_into_the_results_queue_and_bad_messages_go_back(
     assert result["response"]["usage"]["completion_tokens"] == 4
 
 
+def test_messages_that_fail_are_logged_and_counted_each_with_its_reason(
+    handler: Any,
+    queue: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(handler, "SETTINGS", Settings(results_queue_url=queue))
+    event = sqs_event('{"prompt": "Once", "max_tokens": -1}', "not json", "5", '{"prompt": 1e999}')
+    assert failed(handler.lambda_handler(event, CONTEXT)) == ["0", "1", "2", "3"]
+    reasons = [vars(record)["reason"] for record in caplog.records if record.message == "request refused"]
+    assert reasons == [
+        "'max_tokens' must be an integer of at least 0.",
+        "The message is not valid JSON: Expecting value at line 1, column 1.",
+        "The body must be a JSON object.",
+        "The message holds a number too large to read.",
+    ]
+    written = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert sum(line.get("errors", [0])[0] for line in written) == 4
+
+
 def test_ten_messages_are_answered_together_each_as_it_is_alone(
     handler: Any, queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,10 +181,10 @@ def test_a_stream_ends_with_an_error_at_the_size_that_lambda_streams(
     monkeypatch.setattr(handler, "MAX_STREAM_BYTES", 2_000)
     request = {"prompt": "Once", "max_tokens": 50, "ignore_eos": True, "stream": True}
     sent = []
-    with pytest.raises(InvalidRequestError, match="is over Lambda's"):
+    with pytest.raises(InvalidRequestError, match="is over the 0 MB that can be sent here"):
         sent.extend(handler.lambda_handler(request, CONTEXT).parts)
     *_, last = sent
-    assert json.loads(last.removeprefix(b"data: "))["error"]["message"].startswith("The answer is over Lambda's")
+    assert json.loads(last.removeprefix(b"data: "))["error"]["message"].startswith("The answer is over the 0 MB")
     assert sum(map(len, sent[:-1])) <= 2_000
 
 

@@ -9,9 +9,10 @@ from msgspec.structs import replace
 from api.answers import Answer
 from api.chat import ChatTemplate
 from api.errors import ApiError, InvalidRequestError, NotFoundError, ServiceUnavailableError
+from api.messages import plain_messages
 from api.model import Model
 from api.routes import HttpRequest, handle
-from api.schema import ChatRequest, CompletionRequest
+from api.schema import CalledFunction, ChatRequest, CompletionRequest, Message
 from api.service import Service
 from api.validation import parse_json, validate
 from generation.deadline import Deadline
@@ -173,6 +174,7 @@ def test_another_model_s_name_is_not_found(service: Service) -> None:
         (b'{"prompt": "\xff"}', "The body is not valid UTF-8 (byte 12); send JSON in UTF-8."),
         (b'{"temperature": NaN}', "The body is not valid JSON: NaN is not a JSON number."),
         (b'{"seed": ' + b"9" * 5000 + b"}", "The body holds a number too long to read."),
+        (b'{"metadata": {"a": [-1e999]}}', "The body holds a number too large to read."),
         (b"[" * 100_000, "The body is nested too deeply."),
     ],
 )
@@ -185,6 +187,7 @@ def test_what_is_not_json_is_told_where(body: bytes, message: str) -> None:
 WITHOUT_EFFECT: dict[str, Any] = {
     "best_of": 1,
     "metadata": {"run": "7", "nested": {"x": None}},
+    "prompt_cache_retention": "24h",
     "safety_identifier": "someone",
     "service_tier": "auto",
     "store": True,
@@ -300,6 +303,21 @@ def test_choices_with_one_seed_differ_and_repeat(service: Service) -> None:
     first, second = (complete(service, n=3, seed=4, max_tokens=12)["choices"] for _ in range(2))
     assert first == second
     assert len({choice["text"] for choice in first}) == 3
+
+
+def test_choices_with_a_negative_seed_differ(service: Service) -> None:
+    choices = complete(service, n=5, seed=-2, max_tokens=12, ignore_eos=True)["choices"]
+    assert len({choice["text"] for choice in choices}) == 5
+
+
+def test_a_function_s_answer_belongs_to_its_latest_call() -> None:
+    def called(name: str) -> Message:
+        return Message("assistant", function_call=CalledFunction(name))
+
+    messages = [called("f"), called("g"), called("f"), Message("function", name="g", content="1")]
+    messages += [Message("function", name="f", content="2"), Message("function", name="h", content="3")]
+    ids = [message["tool_call_id"] for message in plain_messages(messages)[3:]]
+    assert ids == ["call_1", "call_2", "h"]
 
 
 def test_echo_without_completion_scores_the_prompt(service: Service) -> None:

@@ -197,6 +197,13 @@ def test_a_bad_request_gets_one_sentence(body: Any, message: str, param: str | N
     assert (caught.value.message, caught.value.param) == (message, param)
 
 
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "f"}])
+def test_a_call_that_is_asked_for_needs_tools(bench: Bench, choice: Any) -> None:
+    answer = bench.client.post("/v1/responses", json={"input": "a", "tool_choice": choice})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == "'tool_choice' asks for a call; it needs 'tools'."
+
+
 def test_a_refused_schema_is_named_as_it_was_sent(bench: Bench) -> None:
     schema = {"format": {"type": "json_schema", "name": "x", "schema": {"not": {}}}}
     answer = bench.client.post("/v1/responses", json={"input": "a", "text": schema})

@@ -33,6 +33,7 @@ TEMPLATE = yaml.load((ROOT / "template.yaml").read_text(), Loader=CloudFormation
 PARAMETERS: dict[str, dict[str, Any]] = TEMPLATE["Parameters"]
 RESOURCES: dict[str, dict[str, Any]] = TEMPLATE["Resources"]
 FUNCTION: dict[str, Any] = TEMPLATE["Globals"]["Function"]
+REST_PATHS: dict[str, Any] = RESOURCES["RestApi"]["Properties"]["DefinitionBody"]["paths"]
 FUNCTIONS = ("CausalLM", "ManagedCausalLM")
 """The function on demand and on Managed Instances; FUNCTION is what both are."""
 MANAGED = {
@@ -143,8 +144,13 @@ def test_pages_of_other_origins_are_let_in_only_where_they_are_named() -> None:
     assert not re.match(pattern, "*"), "any page could spend what a URL without keys costs"
 
 
+def test_a_rest_api_answers_at_its_address_as_at_every_path() -> None:
+    root, others = (REST_PATHS[path]["x-amazon-apigateway-any-method"] for path in ("/", "/{proxy+}"))
+    assert root == {name: value for name, value in others.items() if name != "parameters"}
+
+
 def test_a_rest_api_leaves_pages_of_other_origins_to_the_function() -> None:
-    options = RESOURCES["RestApi"]["Properties"]["DefinitionBody"]["paths"]["/{proxy+}"]["options"]
+    options = REST_PATHS["/{proxy+}"]["options"]
     condition, unsigned, otherwise = options["Fn::If"]
     assert (condition, otherwise) == ("HasOrigins", {"Ref": "AWS::NoValue"})
     assert unsigned["x-amazon-apigateway-auth"] == {"type": "NONE"}, "browsers do not sign what they ask before"
@@ -219,7 +225,7 @@ def test_the_function_is_told_which_of_its_doors_stream(api: str, url: str) -> N
     doors = []
     if evaluate(RESOURCES["Url"]["Properties"]["InvokeMode"], chosen) == "RESPONSE_STREAM":
         doors.append("function-url")
-    rest = RESOURCES["RestApi"]["Properties"]["DefinitionBody"]["paths"]["/{proxy+}"]["x-amazon-apigateway-any-method"]
+    rest = REST_PATHS["/{proxy+}"]["x-amazon-apigateway-any-method"]
     integration = rest["x-amazon-apigateway-integration"]
     if evaluate(integration["responseTransferMode"], chosen) == "STREAM":
         doors.append("rest-api")
