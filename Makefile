@@ -20,7 +20,7 @@ run: $(VENV)/ready  ## start the function under Lambda's runtime client and emul
 compare: $(VENV)/ready  ## compile the model (once; needs g++) and show its cold start beside that of transformers
 	@$(BIN)/python -m tools.compare_engines
 
-test: $(VENV)/ready  ## the tests that need nothing but Python
+test: $(VENV)/ready  ## the quick tests, which need Python and g++
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not attack and not clients and not container"
 
 test-slow: $(VENV)/ready $(VENV)/lm-eval/ready  ## the tests that take minutes

@@ -55,7 +55,7 @@ def process(event: dict[str, Any], context: Any, answer: Answers, results_queue_
         try:
             client().send_message(QueueUrl=results_queue_url, MessageBody=json.dumps(result))
         except Exception:
-            logger.exception("a result could not be sent to the results queue")
+            logger.exception("result not sent")
             record_error(InternalError.logged_under(context.aws_request_id))
             raise
 

@@ -22,7 +22,7 @@ from benchmarks.memory import report as memory
 from benchmarks.peers import report as peers
 from benchmarks.prefix import report as prefix
 from benchmarks.remote import report as remote
-from benchmarks.results import digest, load_result, provenance
+from benchmarks.results import digest, load_result, measured_on, provenance
 from benchmarks.roofline import report as roofline
 from benchmarks.shapes import report as shapes
 from benchmarks.streaming import report as streaming
@@ -89,7 +89,8 @@ def render(path: Path) -> list[Path]:
 def quote(text: str, document: Path, results: Path) -> str:
     """A document's text with everything it quotes made anew from the results folder.
 
-    SECTION is a table's name, or `plot-` and a plot's. What has not been measured yet is said to be so.
+    SECTION is a table's name, or `plot-` and a plot's. Below a table stand the machine and the day of its figures, for
+    not all are of one. What has not been measured yet is said to be so.
     """
 
     def fresh(match: re.Match[str]) -> str:
@@ -107,6 +108,8 @@ def quote(text: str, document: Path, results: Path) -> str:
         sections = report.sections(content)
         if section not in sections:
             raise InputError(f"{name} has no section {section!r}; it has {', '.join([*sections, *plots])}.")
-        return f"{opening}{sections[section]}{end}"
+        if not sections[section]:
+            return f"{opening}{end}"
+        return f"{opening}{sections[section]}\n*{measured_on(content)}.*\n{end}"
 
     return _QUOTE.sub(fresh, text)

@@ -162,8 +162,13 @@ def digest(content: dict[str, Any]) -> str:
 
 
 def provenance(content: dict[str, Any]) -> str:
-    """One line for a table or plot: machine, versions, date."""
+    """One line for a page or plot: machine, versions, time."""
     facts = content["machine"]
     packages = content["versions"]
     named = [f"{name} {packages[name]}" for name in ("python", "torch", "transformers") if name in packages]
     return f"{facts['cpus']} x {facts['cpu']}, {', '.join(named)}, {content['date']}"
+
+
+def measured_on(content: dict[str, Any]) -> str:
+    """The machine and the day, for a table."""
+    return f"{content['machine']['cpus']} x {content['machine']['cpu']}, {content['date'][:10]}"

@@ -38,9 +38,9 @@ def add_variant_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="NAME=DIRECTORY[,VARIABLE=VALUE...]",
         help="a checkpoint or artifact to measure, with environment variables for it; repeatable, interleaved. "
-        "DIRECTORY may also be SmolLM2-135M or Qwen2.5-0.5B, random weights of that shape, or such a name "
-        "or a checkpoint with :int8, :int4 or :none after it, compiled on the spot; :int8+1000 has read a prompt of "
-        "1000 tokens then. "
+        "DIRECTORY may also be SmolLM2-135M, Qwen2.5-0.5B or Qwen2.5-1.5B, random weights of that shape, or such a "
+        "name or a checkpoint with :int8, :int4 or :none after it, compiled on the spot; :int8+1000 has read a prompt "
+        "of 1000 tokens then. "
         "Default: transformers=SmolLM2-135M",
     )
 

@@ -49,16 +49,6 @@ def available_memory(env: Mapping[str, str] = os.environ) -> int:
     return math.floor(min(limits))
 
 
-def require_memory(size: int) -> None:
-    """MemoryError unless `size` more bytes can be had.
-
-    Asked before a request's memory is touched: the kernel promises memory it does not have, and ends the whole process
-    when the promise is called in.
-    """
-    if size > available_memory():
-        raise MemoryError(f"{size} bytes are more than there are")
-
-
 def _cpu_quota() -> float | None:
     """CPUs the control group (version 2) grants, None without a limit."""
     try:

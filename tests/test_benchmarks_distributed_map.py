@@ -8,10 +8,13 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.break_even.function import Function
+from benchmarks.break_even.measured import measured_cold, measured_warm
 from benchmarks.break_even.prices import load_prices
 from benchmarks.distributed_map.simulation import simulate
+from benchmarks.results import load_result
 
 pytest.importorskip("matplotlib")
+RESULTS = Path("benchmarks/results")
 CONSTANT = Function(1024, cold_s=0.5, load_s=0.0, restore_s=0.0, warm_s=0.1, warm_cv=0.0)
 PRICES = load_prices("us-east-1", "x86_64")
 
@@ -57,3 +60,13 @@ def test_what_cannot_be_meant_is_refused(
     assert main(["distributed-map", *arguments, "--out", str(tmp_path)]) == 2
     assert sentence in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["distributed-map", "break-even"])
+def test_what_is_simulated_is_what_was_measured(name: str) -> None:
+    simulated = load_result(RESULTS / f"{name}.json")["settings"]
+    measured = measured_cold(load_result(RESULTS / "cold-start.json"), "compiled int8")
+    measured |= measured_warm(load_result(RESULTS / "warm.json"), "compiled int8")
+    assert {key: simulated[key] for key in measured if key != "warm_cv"} == {
+        key: value for key, value in measured.items() if key != "warm_cv"
+    }

@@ -41,7 +41,6 @@ from tools.train_demo_model import (
     does_task,
     encode,
     perplexity,
-    split_held_out,
     token_id,
     training_text,
 )
@@ -68,7 +67,7 @@ def card_figure(name: str) -> str:
 
 
 def held_out_texts() -> list[str]:
-    return split_held_out((DEMO / "heldout.txt").read_text("utf-8"))
+    return [part + END_OF_TEXT for part in (DEMO / "heldout.txt").read_text("utf-8").split(END_OF_TEXT + "\n") if part]
 
 
 def test_dimensions_are_multiples_of_64_and_weights_are_tied(model: LlamaForCausalLM) -> None:

@@ -1,15 +1,20 @@
 """The documents say what the code does: the settings, files, commands, metrics and log lines they name exist."""
 
+import json
 import re
+import subprocess
 from pathlib import Path
 
 from msgspec.structs import fields
 
 from settings import Settings
+from tests.test_template import PARAMETERS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LOADER = (ROOT / "model_loader.py").read_text(encoding="utf-8")
+RESULTS = ROOT / "benchmarks" / "results"
+VENV_PYTHON = ".venv/bin/python"
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -20,6 +25,41 @@ def test_the_readme_lists_every_setting_with_its_default() -> None:
     shown = {name: f"`{str(value).lower()}`" if value not in ("", ()) else "none" for name, value in expected.items()}
     shown |= {"MODEL_DIR": "`models/demo`", "MODEL_NAME": "the directory's name"}
     assert {name: rows.get(name) for name in shown} == shown
+
+
+def test_the_committed_results_are_of_the_commands_of_make_bench() -> None:
+    listed = subprocess.run(
+        ["make", "-n", "bench", "BENCH_BEFORE=before"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    listed = re.sub(r"\\\n\s*", "", listed).replace(f"{VENV_PYTHON} ", "python ")
+    commands = {file.stem: json.loads(file.read_bytes())["command"] for file in RESULTS.glob("*.json")}
+    assert len(commands) > 25
+    missing = {name: command for name, command in commands.items() if _plain(command) not in _plain(listed)}
+    assert not missing
+
+
+def _plain(command: str) -> str:
+    """A command without quotes, with the names of compiled models instead of where they lay."""
+    command = re.sub(r"build/benchmarks/artifacts/\w+/([\w.-]+)-(int8|int4|none)\b", r"\1:\2", command)
+    return command.replace("build/benchmarks/trained/", "").replace('"', "")
+
+
+def parameter_rows() -> list[str]:
+    """A table's rows about the template's parameters."""
+    rows = []
+    for name, parameter in PARAMETERS.items():
+        values = [f"`{value}`" for value in parameter.get("AllowedValues", [])]
+        if "MinValue" in parameter:
+            values = [f"{parameter['MinValue']} to {parameter['MaxValue']}"]
+        default = parameter["Default"]
+        shown = "none" if default == "" else f"`{default}`"
+        rows.append(f"| `{name}` | {shown} | {', '.join(values) or 'text'} | {parameter['Description']} |")
+    return rows
+
+
+def test_the_page_on_parameters_says_what_the_template_says() -> None:
+    page = (ROOT / "docs" / "parameters.md").read_text(encoding="utf-8")
+    assert [line for line in page.splitlines() if line.startswith("| `")] == parameter_rows()
 
 
 def test_links_inside_the_repository_lead_somewhere() -> None:

@@ -321,11 +321,6 @@ def does_task(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, held_
         return False, answer
 
 
-def split_held_out(text: str) -> list[str]:
-    """The documents of `heldout.txt`, each with its end-of-text mark; the inverse of `held_out_file`."""
-    return [part + END_OF_TEXT for part in text.split(END_OF_TEXT + "\n") if part]
-
-
 def held_out_file(texts: list[str]) -> str:
     return "".join(text + "\n" for text in texts)
 

@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="its standard deviation over its mean (lognormal), default 0.5",
     )
     add("--restore-s", type=float, default=0.5, help="SnapStart restore, seconds; an assumption, default 0.5")
-    add("--memory-mb", type=int, default=1769, help="the function's memory, default 1769 (one vCPU)")
+    add("--memory-mb", type=int, default=3538, help="the function's memory, default 3538 (two vCPUs, as measured)")
     add("--region", default="us-east-1", help="prices of this region, default us-east-1")
     add("--architecture", default="x86_64", help="x86_64 (default) or arm64")
     add("--price", action="append", default=[], metavar="NAME=DOLLARS", help="override a price; repeatable")

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--variant", default="compiled int8", help="whose measurements to take, default compiled int8")
     add("--cold-start", type=Path, default=COMMITTED / "cold-start.json", metavar="FILE", help="results of cold-start")
     add("--warm", type=Path, default=COMMITTED / "warm.json", metavar="FILE", help="results of warm")
-    add("--memory-mb", type=int, default=3008, help="the function's memory, default 3008 (two vCPUs, as measured)")
+    add("--memory-mb", type=int, default=3538, help="the function's memory, default 3538 (two vCPUs, as measured)")
     add("--region", default="us-east-1", help="prices of this region, default us-east-1")
     add("--architecture", default="x86_64", help="x86_64 (default) or arm64")
     add("--price", action="append", default=[], metavar="NAME=DOLLARS", help="override a price; repeatable")
