@@ -283,8 +283,9 @@ def _failure(error: Exception, context: Any) -> ApiError:
 
 
 def _parse(body: Any) -> ChatRequest | CompletionRequest:
-    kind = ChatRequest if isinstance(body, dict) and "messages" in body else CompletionRequest
-    return validate(kind, body)
+    if isinstance(body, dict) and "messages" in body:
+        return validate(ChatRequest, body)
+    return validate(CompletionRequest, body)
 
 
 def _check_size(answer: Mapping[str, Any], limit: int) -> None:
