@@ -4,6 +4,7 @@ Compiles the checkpoint that MODEL_DIR names (the demo) to int8 unless that was 
 with either in turns, under Lambda's runtime client and emulator. What it shows is what the function answered.
 """
 
+import argparse
 import contextlib
 import json
 import os
@@ -92,5 +93,6 @@ def _start(event: Any, directory: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     with contextlib.suppress(BrokenPipeError):
         sys.exit(main())

@@ -5,6 +5,7 @@ request would cost. Takes the same environment variables as the function does. K
 is what the function answered.
 """
 
+import argparse
 import base64
 import contextlib
 import json
@@ -202,5 +203,6 @@ def _stop(*_: object) -> NoReturn:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     with contextlib.suppress(BrokenPipeError):
         sys.exit(main())

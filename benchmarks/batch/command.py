@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The subcommand's parameters."""
     add = parser.add_argument
     add("--checkpoint", default="SmolLM2-135M", help="checkpoint directory, or a shape to make with random weights")
-    add("--model", action="append", metavar="NAME=DIRECTORY", required=True, help="an artifact of ours made from it")
+    add("--model", action="append", metavar="NAME=DIRECTORY", help="an artifact of ours made from it; default int8")
     add("--part", action="append", choices=PARTS, help="measure only this part; repeatable")
     add("--before", type=Path, metavar="CHECKOUT", help="another checkout of this project, for callers; the first")
     add("--only", action="append", help="measure only those other engines whose name holds this; repeatable")
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> Path:
         "calls": options.calls,
         "threads": len(os.sched_getaffinity(0)),
     }
-    variants = parse_variants(options.model)
+    variants = parse_variants(options.model or ["compiled int8=SmolLM2-135M:int8"])
     recorder = Recorder(options.out / f"{options.name}.json", "batch", WHAT, settings)
     recorder.data = {"skipped": [], "failed": {}, "rows": [], "samples": [], "memory": [], "callers": []}
     for name in options.part or PARTS:
