@@ -88,6 +88,8 @@ def _compile(arguments: argparse.Namespace) -> None:
     from compiler.build import Built, build
 
     checkpoint, out, quantize, prompts = arguments.checkpoint, arguments.out, arguments.quantize, arguments.prompt
+    file = arguments.text or checkpoint / "heldout.txt"
+    text = check.read_text(file) if arguments.text or file.exists() else None  # before the long work
 
     def built(quantize: str) -> Built:
         return build(
@@ -100,9 +102,8 @@ def _compile(arguments: argparse.Namespace) -> None:
         print(choice.said)
     else:
         result = built(quantize)
-    text = arguments.text or checkpoint / "heldout.txt"
     with package.served_only_if_checked(out):
-        comparison = check.compare(checkpoint, out, check.held_out(checkpoint, text) if text.exists() else None)
+        comparison = check.compare(checkpoint, out, None if text is None else check.held_out(checkpoint, text))
         print(check.table(comparison, result.seconds))
         if not check.acceptable(comparison, quantize):
             raise UnsupportedModelError("The compiled model does not agree with transformers")

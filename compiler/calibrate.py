@@ -147,19 +147,20 @@ def _inputs_of_linears(layer: nn.Module) -> Iterator[list[tuple[list[nn.Module],
     """
     groups: list[tuple[list[nn.Module], list[Tensor]]] = []
     group_of: dict[nn.Module, int] = {}
-    last: list[Tensor] = []
+    group_fed: dict[int, tuple[Tensor, int]] = {}
+    """By the id of a tensor, which lives on here: so no later one has it."""
 
     def note(module: nn.Module, arguments: tuple[Any, ...]) -> None:
         x = arguments[0]
         if module not in group_of:
-            if not (last and last[0] is x):
+            if id(x) not in group_fed:
+                group_fed[id(x)] = x, len(groups)
                 groups.append(([], []))
-            group_of[module] = len(groups) - 1
-            groups[-1][0].append(module)
+            group_of[module] = group_fed[id(x)][1]
+            groups[group_of[module]][0].append(module)
         modules, inputs = groups[group_of[module]]
         if modules[0] is module:
             inputs.append(x.flatten(0, -2))
-        last[:] = [x]
 
     hooks = [m.register_forward_pre_hook(note) for m in layer.modules() if isinstance(m, _LINEAR)]
     try:

@@ -73,11 +73,22 @@ def size_on_disk(directory: Path) -> int:
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
-def held_out(checkpoint: Path, text: Path) -> npt.NDArray[np.int64]:
-    """The ids of a text file's beginning."""
+def read_text(file: Path) -> str:
+    """The beginning of a text file. CompileError where it holds no text."""
+    try:
+        text = file.read_text("utf-8")[:400_000]
+    except UnicodeDecodeError as error:
+        raise CompileError(f"{file} is not UTF-8 (byte {error.start}).") from None
+    if len(text.split()) < 2:
+        raise CompileError(f"{file} holds no text to compare on.")
+    return text
+
+
+def held_out(checkpoint: Path, text: str) -> npt.NDArray[np.int64]:
+    """The first ids of a text."""
     from tokenizers import Tokenizer
 
-    encoded = Tokenizer.from_file(str(checkpoint / "tokenizer.json")).encode(text.read_text()[:400_000])
+    encoded = Tokenizer.from_file(str(checkpoint / "tokenizer.json")).encode(text)
     return np.array(encoded.ids[:16_384], np.int64)
 
 

@@ -23,7 +23,7 @@ REFERENCE = "float32"
 """The kind of engine that others are compared with."""
 _ROWS = 64  # logits compared per prompt, from its end
 _STEPS = 48
-_ONE_AT_A_TIME = 4  # tokens of a prompt that go through the graph for single tokens
+_ONE_AT_A_TIME = 4  # tokens of a prompt that are fed in passes of their own
 
 
 def load(kind: str, directory: Path, threads: int) -> Engine:

@@ -13,8 +13,10 @@ _PACKED = {"none": 4.0, "int8": 1.05, "int4": 0.65}
 """Bytes per weight in an artifact, embedding and head included."""
 _CODES = 1.0
 """Bytes per weight that calibrated four-bit weights take until they are packed."""
+_PACKING = 8.0
+"""Bytes per weight of the largest matrix while it is packed (measured: 8.1 with six bits, 5.0 with eight)."""
 _MEMORY_BESIDE = 2_000_000_000
-"""Bytes of memory for torch, for the generated code's compilers, and for the largest matrix while it is packed."""
+"""Bytes of memory for torch and for the generated code's compilers."""
 _DISK_BESIDE = 50_000_000
 """Bytes on disk for machine code and tokenizer."""
 
@@ -23,8 +25,9 @@ def require(checkpoint: Path, target: Path, quantize: str, *, calibrated: bool) 
     """Raises CompileError where memory or the disk of `target` is too small, LoadError for an incomplete checkpoint."""
     if not (checkpoint / "config.json").is_file():
         raise LoadError(f"{checkpoint / 'config.json'} is missing; give the directory of a Hugging Face checkpoint.")
-    weights = inspect_weights(checkpoint).parameters
-    memory = weights * (_FLOAT32 + _PACKED[quantize] + _CODES * calibrated) + _MEMORY_BESIDE
+    stored = inspect_weights(checkpoint)
+    weights = stored.parameters
+    memory = weights * (_FLOAT32 + _PACKED[quantize] + _CODES * calibrated) + stored.largest * _PACKING + _MEMORY_BESIDE
     _require(memory, available_memory(), "of memory", checkpoint, quantize)
     existing = next(folder for folder in (target.parent, *target.absolute().parents) if folder.is_dir())
     disk = weights * _PACKED[quantize] + _DISK_BESIDE

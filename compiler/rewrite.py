@@ -19,7 +19,7 @@ aten = torch.ops.aten
 
 
 class PackedWeights:
-    """Packs each group of weight matrices once, however many graphs and nodes use it."""
+    """Packs each group of weight matrices once, however many nodes use it."""
 
     def __init__(self, pack: Callable[[list[Tensor], Kind], tuple[Tensor, Kind]]) -> None:
         self._pack = pack

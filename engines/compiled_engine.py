@@ -33,7 +33,7 @@ class CompiledCache:
         """The addresses of `pages`, for native code; behind them those of pages that were given back."""
 
     def __del__(self) -> None:
-        self.close()
+        self._pool.drop(self.pages)
 
     def truncate(self, length: int) -> None:
         """Forget the tokens from `length` on; whole pages go back at once."""

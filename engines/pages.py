@@ -7,7 +7,7 @@ Pages in a mapped file can be adopted: caches share them like any other, but the
 import ctypes
 import mmap
 import threading
-from collections import Counter
+from collections import Counter, deque
 
 from engines.base import OutOfPagesError
 from engines.machine import available_memory
@@ -32,11 +32,13 @@ class PagePool:
         self._mapped = 0  # pages
         self._adopted: list[mmap.mmap] = []
         self._adopted_pages = 0
+        self._dropped: deque[list[int]] = deque()
         self._lock = threading.Lock()
 
     @property
     def used(self) -> int:
         """Pages of the budget that some cache holds."""
+        self.give([])
         return len(self._shares) - self._adopted_pages
 
     @property
@@ -47,6 +49,7 @@ class PagePool:
     def take(self, count: int) -> list[int]:
         """The addresses of `count` pages, whose contents are anything. OutOfPagesError takes none."""
         with self._lock:
+            self._give_dropped()
             while len(self._free) < count:
                 self._map_slab()
             taken = [self._free.pop() for _ in range(count)]
@@ -81,13 +84,13 @@ class PagePool:
     def give(self, pages: list[int]) -> None:
         """One cache less holds each of `pages`."""
         with self._lock:
-            for page in pages:
-                if self._shares[page] == 1:
-                    del self._shares[page]
-                    self._free.append(page)
-                else:
-                    self._shares[page] -= 1
-                    self.idle += self._shares[page] == 1 and page in self._kept
+            self._give(pages)
+            self._give_dropped()
+
+    def drop(self, pages: list[int]) -> None:
+        """`give` for a finalizer, which may run while its own thread holds the lock: the next call gives them back."""
+        if pages:
+            self._dropped.append(pages)
 
     def keep(self, pages: list[int]) -> None:
         """Hold each of `pages`, which some cache holds and which are not kept yet, until `forget`."""
@@ -103,6 +106,19 @@ class PagePool:
             self.idle -= free
         self.give([page])
         return free
+
+    def _give(self, pages: list[int]) -> None:
+        for page in pages:
+            if self._shares[page] == 1:
+                del self._shares[page]
+                self._free.append(page)
+            else:
+                self._shares[page] -= 1
+                self.idle += self._shares[page] == 1 and page in self._kept
+
+    def _give_dropped(self) -> None:
+        while self._dropped:
+            self._give(self._dropped.popleft())
 
     def _map_slab(self) -> None:
         count = min(max(1, SLAB_BYTES // self.page_bytes), self.most - self._mapped)

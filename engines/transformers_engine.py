@@ -79,11 +79,15 @@ class TransformersEngine:
         entries = cache.take_entries()
         # More than the step's own ids only where the cache had to forget what it could not cut back.
         ids = np.concatenate([cache.unread, np.asarray(step.ids)])
+        first = len(ids) - step.last
+        found = []
         with _memory_errors():
             for start in range(0, len(ids), self.max_rows):
                 inputs = torch.from_numpy(ids[start : start + self.max_rows]).to(self.model.device)[None]
                 logits = self.model(input_ids=inputs, past_key_values=entries, use_cache=True, **keep).logits
-            rows: Logits = logits[0, logits.shape[1] - step.last :].float().cpu().numpy()
+                wanted = max(0, start + inputs.shape[1] - max(start, first))
+                found.append(logits[0, logits.shape[1] - wanted :])
+            rows: Logits = torch.cat(found).float().cpu().numpy()
         cache.extend(step.ids, entries)
         return rows
 

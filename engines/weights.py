@@ -24,6 +24,8 @@ class Stored:
     parameters: int
     dtype: str
     """torch's name for the dtype of most parameters; `float32` where the format does not tell."""
+    largest: int
+    """Parameters of the largest tensor."""
 
 
 def inspect_weights(directory: Path) -> Stored:
@@ -38,11 +40,13 @@ def inspect_weights(directory: Path) -> Stored:
             )
         raise LoadError(f"{directory} holds no weights (model.safetensors); {COPY_AGAIN}.")
     counts: dict[str, int] = {}
+    largest = 0
     for file in files:
-        for tensor in _header(file).values():
-            counts[tensor["dtype"]] = counts.get(tensor["dtype"], 0) + math.prod(tensor["shape"])
+        for dtype, size in _header(file):
+            counts[dtype] = counts.get(dtype, 0) + size
+            largest = max(largest, size)
     most = max(counts, key=lambda dtype: counts[dtype], default="F32")
-    return Stored(sum(counts.values()), DTYPE_NAMES.get(most, "float32"))
+    return Stored(sum(counts.values()), DTYPE_NAMES.get(most, "float32"), largest)
 
 
 def _weight_files(directory: Path) -> list[Path]:
@@ -59,7 +63,8 @@ def _weight_files(directory: Path) -> list[Path]:
     return [directory / name for name in sorted(names)]
 
 
-def _header(file: Path) -> dict[str, dict[str, Any]]:
+def _header(file: Path) -> list[tuple[str, int]]:
+    """Each tensor's dtype, as the format names it, and how many numbers it has."""
     size = file.stat().st_size
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
@@ -68,8 +73,9 @@ def _header(file: Path) -> dict[str, dict[str, Any]]:
         header: dict[str, dict[str, Any]] = json.loads(raw)
         header.pop("__metadata__", None)
         end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+        tensors = [(tensor["dtype"], math.prod(tensor["shape"])) for tensor in header.values()]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise LoadError(f"{file} is not a safetensors file; {COPY_AGAIN}.") from None
     if size != 8 + length + end:
         raise LoadError(f"{file} holds {size} bytes where its header says {8 + length + end}; {COPY_AGAIN}.")
-    return header
+    return tensors

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
+from transformers import PhiConfig, PhiForCausalLM
 
 from compiler import calibrate, calibration_text, export, gptq, pack
 from compiler.errors import CannotCalibrateError
@@ -162,3 +163,21 @@ def test_activations_that_are_not_finite_are_of_no_use(llama_directory: Path) ->
         model.get_parameter("model.layers.1.input_layernorm.weight").fill_(torch.inf)
     with pytest.raises(CannotCalibrateError, match="not finite"):
         calibrate.calibrate(model, torch.arange(40).view(1, 40), lambda linear: 4)
+
+
+def test_linears_that_read_the_same_tensor_go_together_whenever_they_are_called(tmp_path: Path) -> None:
+    """Phi's first linear of the feed-forward part reads what attention reads, and is called after its output."""
+    config = PhiConfig(
+        vocab_size=128, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=CONTEXT,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = PhiForCausalLM(config)
+    names = {module: name.removeprefix("model.layers.0.") for name, module in model.named_modules()}
+    groups = calibrate.groups_of_linears(model, torch.arange(40).view(2, 20))
+    found = [[names[linear] for linear in group] for group in groups if "layers.1" not in names[group[0]]]
+    assert found == [
+        ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.fc1"],
+        ["self_attn.dense"],
+        ["mlp.fc2"],
+    ]

@@ -229,6 +229,25 @@ def test_auto_takes_four_bits_where_they_are_within_the_bound(
     assert json.loads((compile_.out / "manifest.json").read_bytes())["quantization"] == chosen
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "No such file or directory"),
+        (b"\xe9t\xe9", "is not UTF-8 (byte 0)."),
+        (b" \n", "holds no text to compare on."),
+    ],
+)
+def test_a_text_that_is_none_is_refused_before_anything_is_compiled(
+    compile_: Compile, llama_directory: Path, tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    text = tmp_path / "text.txt"
+    if content is not None:
+        text.write_bytes(content)
+    status, last = compile_(llama_directory, "--text", str(text))
+    assert (status, said in last, str(text) in last) == (REFUSED, True, True)
+    assert not compile_.out.exists()
+
+
 @pytest.mark.slow
 def test_a_model_that_writes_one_token_for_ever_is_rounded_without_calibration(
     compile_: Compile, checkpoint: Path

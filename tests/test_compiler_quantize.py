@@ -18,7 +18,7 @@ BEST = next(level for level in cpu_levels.levels_here() if cpu_levels.LEVEL_FLAG
 )
 def test_perplexity_hardly_changes(tmp_path: Path, quantize: str, percent: float, agreement: float) -> None:
     build(DEMO, tmp_path / "artifact", quantize, levels=[BEST])
-    comparison = check.compare(DEMO, tmp_path / "artifact", check.held_out(DEMO, DEMO / "heldout.txt"))
+    comparison = check.compare(DEMO, tmp_path / "artifact", check.held_out(DEMO, check.read_text(DEMO / "heldout.txt")))
     assert comparison.perplexity is not None
     ours, theirs = comparison.perplexity
     assert abs(ours / theirs - 1) <= percent / 100

@@ -123,6 +123,19 @@ def test_a_cache_that_was_cut_or_forked_goes_on_as_if_it_had_read_nothing_else(
     assert forked.length == 110
 
 
+def test_all_rows_that_are_wanted_come_when_a_cache_reads_again_what_it_could_not_cut(tmp_path: Path) -> None:
+    engine = load(make_checkpoint(tmp_path / "model", "mistral-sliding")).engine
+    ids = random_prompt(515)
+    cut = engine.new_cache()
+    engine.forward([Step(ids[:512], cut)])
+    cut.truncate(510)
+    (rows,) = engine.forward([Step(ids[510:], cut, 5)])
+    whole = engine.new_cache()
+    engine.forward([Step(ids[:510], whole)])
+    (expected,) = engine.forward([Step(ids[510:], whole, 5)])
+    np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_an_error_in_a_pass_leaves_its_caches_as_they_were(llama: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, ids = llama.engine, random_prompt(30)
     assert isinstance(engine, TransformersEngine)

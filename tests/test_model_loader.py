@@ -49,6 +49,9 @@ def test_truncated_weights(checkpoint: Path) -> None:
 def test_weights_that_are_something_else(checkpoint: Path) -> None:
     (checkpoint / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     assert "model.safetensors is not a safetensors file; copy" in failure(checkpoint)
+    header = b'{"a": {"shape": [0], "data_offsets": [0, 0]}}'
+    (checkpoint / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    assert "model.safetensors is not a safetensors file; copy" in failure(checkpoint)
 
 
 def test_no_weights(checkpoint: Path) -> None:

@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> Path:
     sizes = {"size_bytes": check.size_on_disk(source), "weights_bytes": weights_bytes(source)}
     recorder = Recorder(options.out / f"{options.name}.json", "fidelity", WHAT, {**about, **sizes})
     recorder.data = {"samples": [], "failed": {}}
-    ids = check.held_out(source, text)
+    ids = check.held_out(source, check.read_text(text))
     with Progress() as progress, tempfile.TemporaryDirectory() as scratch:
         peers = KINDS if options.peers else ()
         task = progress.add_task("compile and compare", total=1 + len(options.quantize) + len(peers))

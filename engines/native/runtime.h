@@ -41,7 +41,7 @@ void release(Tensor* tensor);
 // 64-byte aligned memory from a pool that keeps what was freed; nullptr when there is none left.
 void* pool_take(size_t bytes, int* bucket);
 void pool_give(void* memory, int bucket);
-// Returns what the pool keeps above `keep_bytes` to the system.
+// Returns all that the pool keeps to the system, where that is more than `keep_bytes`.
 void pool_trim(size_t keep_bytes);
 
 // Whether an allocation of this thread has failed since it was last cleared: generated code tells only that an operator

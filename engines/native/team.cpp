@@ -109,6 +109,7 @@ Workers::Workers(int threads) : threads_(std::clamp(threads, 1, kMostMembers)) {
 
 Team::Team(Workers& workers, const std::vector<Span>& order) : workers_(workers), order_(order) {
   std::lock_guard<std::mutex> lock(workers.mutex_);
+  mine_.reserve(workers.free_.size());  // what may fail comes before anything is taken
   size_t wanted = std::max(1, workers.threads_ / ++workers.teams_) - 1;
   while (mine_.size() < wanted && !workers.free_.empty()) {
     mine_.push_back(workers.free_.back());
