@@ -126,7 +126,7 @@ def _batch(event: BatchEvent, context: Any) -> Mapping[str, Any]:
     from aws import batch  # not before it is needed: it imports boto3
 
     def prepared(body: str) -> PreparedRequest:
-        request = _parse(parse_json(body.encode(), "The message"))
+        request = _parse(parse_json(body.encode(errors="surrogatepass"), "The message"))
         if request.stream:
             raise InvalidRequestError("'stream' is not for a batch; its answers go to a queue whole.", param="stream")
         return SERVICE.prepare(request)

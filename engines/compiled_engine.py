@@ -20,6 +20,8 @@ from engines.pages import PagePool
 
 RESERVED_BYTES = 64_000_000
 """What the page budget leaves beside the weights: scratch memory of a pass, requests, answers."""
+RESERVED_OF_WEIGHTS = 0.04
+"""And of the weights' size so much more: with Qwen2.5-1.5B's widths a pass of 512 rows takes 85 MB."""
 
 
 class CompiledCache:
@@ -173,7 +175,8 @@ def load(directory: Path, *, threads: int, verify: bool = False, level: str | No
     native = NativeLibrary(libraries, weights, compiled.constants, compiled.cache_element_bytes, threads)
     pages = _mapped_prompts(compiled, chosen) if chosen in compiled.prompt_levels else None
     mapped = len(weights) + (0 if pages is None else len(pages))  # one copy for all workers
-    budget = available_memory() - mapped // workers() - RESERVED_BYTES
+    reserved = RESERVED_BYTES + int(RESERVED_OF_WEIGHTS * len(weights))
+    budget = available_memory() - mapped // workers() - reserved
     pool = PagePool(compiled.page_bytes, max(1, budget // compiled.page_bytes))
     prefixes = [] if pages is None else _prefixes(compiled, pool, pages)
     return CompiledEngine(compiled, chosen, native, pool, prefixes)

@@ -38,7 +38,7 @@ class PagePool:
     @property
     def used(self) -> int:
         """Pages of the budget that some cache holds."""
-        self.give([])
+        self.give([])  # with what finalizers have dropped
         return len(self._shares) - self._adopted_pages
 
     @property

@@ -52,17 +52,18 @@ def test_messages_that_fail_are_logged_and_counted_each_with_its_reason(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(handler, "SETTINGS", Settings(results_queue_url=queue))
-    event = sqs_event('{"prompt": "Once", "max_tokens": -1}', "not json", "5", '{"prompt": 1e999}')
-    assert failed(handler.lambda_handler(event, CONTEXT)) == ["0", "1", "2", "3"]
+    event = sqs_event('{"prompt": "Once", "max_tokens": -1}', "not json", "5", '{"prompt": 1e999}', '"\ud800"')
+    assert failed(handler.lambda_handler(event, CONTEXT)) == ["0", "1", "2", "3", "4"]
     reasons = [vars(record)["reason"] for record in caplog.records if record.message == "request refused"]
     assert reasons == [
         "'max_tokens' must be an integer of at least 0.",
         "The message is not valid JSON: Expecting value at line 1, column 1.",
         "The body must be a JSON object.",
         "The message holds a number too large to read.",
+        "The message is not valid UTF-8 (byte 1); send JSON in UTF-8.",
     ]
     written = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert sum(line.get("errors", [0])[0] for line in written) == 4
+    assert sum(line.get("errors", [0])[0] for line in written) == 5
 
 
 def test_ten_messages_are_answered_together_each_as_it_is_alone(
