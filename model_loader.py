@@ -67,7 +67,10 @@ def load_model(settings: Settings) -> Model:
     phases: dict[str, float] = {}
     directory = _find(settings.model_dir, phases)
     threads = settings.threads or usable_vcpus()
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # torch reads it once, as it is imported
+    # torch's OpenMP reads these once, as torch is imported. Threads that spin while they wait take a core from the one that
+    # they wait for, wherever something else runs too; docs/engine-notes.md has figures.
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
     engine = _load_engine(settings, directory, threads, phases)
     with _timed(phases, "tokenizer_ms"):

@@ -84,6 +84,7 @@ def _verify(directory: Path) -> None:
 
 def _compile(arguments: argparse.Namespace) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in model_loader.py
     from compiler import auto, check, package, prompt_pages  # torch and transformers are imported from here on
     from compiler.build import Built, build
 

@@ -1,6 +1,9 @@
 """The point of the project: the model is loaded once per process, and what that saves."""
 
 import importlib
+import os
+import re
+import subprocess
 import sys
 import threading
 from collections import Counter
@@ -14,7 +17,7 @@ import pytest
 
 import model_loader
 from api.model import Model
-from settings import Settings
+from settings import ROOT, Settings
 from tests.file_opens import FileOpens
 from tools.load_per_request import compare
 
@@ -91,6 +94,21 @@ def test_threads_that_race_for_the_model_load_it_once(settings: Settings) -> Non
         models = [future.result() for future in [pool.submit(race) for _ in range(THREADS)]]
         assert opens.take() == expected
     assert all(model is models[0] for model in models)
+
+
+def test_threads_of_torch_that_wait_leave_their_cores_to_others(settings: Settings) -> None:
+    """As OpenMP itself shows what it was told."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import model_loader; model_loader.get_model()"],
+        cwd=ROOT,
+        env={**os.environ, "MODEL_DIR": settings.model_dir, "THREADS": "2", "OMP_DISPLAY_ENV": "true"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    shown = dict(re.findall(r"(OMP_\w+) = '(\w+)'", done.stderr))
+    assert shown["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert shown["OMP_NUM_THREADS"] == "2"
 
 
 def test_a_load_per_request_reads_the_checkpoint_for_each_and_takes_longer(settings: Settings) -> None:
