@@ -132,7 +132,9 @@ def _batch(event: BatchEvent, context: Any) -> Mapping[str, Any]:
         return SERVICE.prepare(request)
 
     def answer(bodies: list[str]) -> list[dict[str, Any] | Exception]:
-        return _told(SERVICE.respond_all([partial(prepared, body) for body in bodies], _deadline(context)), context)
+        deadline = _deadline(context)
+        deadline.limit(deadline.at - batch.SENDING_SECONDS)
+        return _told(SERVICE.respond_all([partial(prepared, body) for body in bodies], deadline), context)
 
     return batch.process(event.event, context, answer, SETTINGS.results_queue_url)
 
@@ -187,6 +189,8 @@ def _restored() -> None:
     global _invoked
     _invoked = False
     SERVICE.mark_cold()
+    if KEYS is not None:
+        KEYS.refresh()  # those of the snapshot are as old as the version
     if batch := sys.modules.get("aws.batch"):
         batch.client.cache_clear()
     record_restore()
@@ -195,7 +199,7 @@ def _restored() -> None:
 def _http(event: HttpEvent, context: Any, first: bool) -> Mapping[str, Any] | StreamedAnswer:
     """The HTTP response in the shape its front door reads."""
     streams = event.source in SETTINGS.streaming_doors
-    if _for_other_origins(event) and event.request.method == "OPTIONS":
+    if SETTINGS.cors_origins and event.request.method == "OPTIONS":
         from aws.cross_origin import preflight
 
         return _shaped(preflight(event.request), event, context)

@@ -67,8 +67,8 @@ def load_model(settings: Settings) -> Model:
     phases: dict[str, float] = {}
     directory = _find(settings.model_dir, phases)
     threads = settings.threads or usable_vcpus()
-    # torch's OpenMP reads these once, as torch is imported. Threads that spin while they wait take a core from the one that
-    # they wait for, wherever something else runs too; docs/engine-notes.md has figures.
+    # torch's OpenMP reads these once, as torch is imported. Threads that spin while they wait take a core from the one
+    # that they wait for, wherever something else runs too; docs/engine-notes.md has figures.
     os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 

@@ -63,12 +63,18 @@ class ApiKeys:
             raise AuthenticationError(WRONG, code="invalid_api_key")
         return presented
 
+    def refresh(self) -> None:
+        """Read the keys again, whatever their age. Those known stay valid while they cannot be read."""
+        if self._fetch is not None:
+            self._fetching.acquire()
+            self._refresh(self._fetch)
+
     def _refresh_when_old(self) -> None:
         if self._fetch is not None and self._clock() >= self._old_at and self._fetching.acquire(blocking=False):
             threading.Thread(target=self._refresh, args=(self._fetch,), name="api-keys", daemon=True).start()
 
     def _refresh(self, fetch: Callable[[], Iterable[str]]) -> None:
-        """Read the keys again. Those known stay valid while they cannot be read."""
+        """What `refresh` does, once the lock is held; releases it."""
         lasts = min(RETRY_SECONDS, self._max_age)
         try:
             self._fetched = _digests(fetch())

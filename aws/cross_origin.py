@@ -1,7 +1,7 @@
 """Answers for pages of other origins, in browsers, where the front door leaves that to the function.
 
-HTTP APIs and Function URLs do it by themselves, as they are set up; REST APIs and load balancers pass on what is
-answered here. The protocol is CORS, of the Fetch standard.
+Function URLs do it by themselves, as they are set up, HTTP APIs but for the status of `preflight`; REST APIs and load
+balancers pass on what is answered here. The protocol is CORS, of the Fetch standard.
 """
 
 from collections.abc import Mapping

@@ -4,6 +4,7 @@ Prompts and completions appear in the log only where a setting says so. The Trac
 its imports (X-Ray SDK, botocore) cost a cold start more than all other imports of the handler together.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -14,8 +15,8 @@ from api.errors import ApiError
 from api.model import Model
 from api.response_types import Timings, Usage
 
-SERVICE = "causal-lm"
-NAMESPACE = "CausalLM"
+SERVICE = os.environ.get("POWERTOOLS_SERVICE_NAME", "causal-lm")
+NAMESPACE = os.environ.get("POWERTOOLS_METRICS_NAMESPACE", "CausalLM")
 
 logger = Logger(service=SERVICE)
 metrics = Metrics(namespace=NAMESPACE, service=SERVICE)

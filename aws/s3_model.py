@@ -219,7 +219,9 @@ def _explain(error: Exception, uri: str, bucket: str, destination: Path) -> str:
     """One sentence for whoever set MODEL_DIR."""
     if isinstance(error, ClientError):
         code = error.response["Error"]["Code"]
-        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 403:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 403 and code != "InvalidObjectState":
+            if "kms:" in str(error):
+                return f"S3 cannot decrypt {uri} for this role ({code}); it needs kms:Decrypt on the objects' key."
             return (
                 f"S3 denies access to {uri} ({code}); the role needs s3:GetObject on the prefix and s3:ListBucket on "
                 f"bucket {bucket}."

@@ -18,9 +18,20 @@ def is_artifact(directory: Path) -> bool:
 
 
 def files_of(directory: Path) -> list[Path]:
-    """The files to serve: all of a compiled artifact. Raises PrepareError where one is missing or not whole."""
+    """The files to serve: those that a compiled artifact's manifest names, or a checkpoint's.
+
+    Raises PrepareError where one is missing or not whole.
+    """
     if is_artifact(directory):
-        return [file for file in directory.rglob("*") if file.is_file()]
+        manifest = directory / model_files.MANIFEST
+        content = _read_json(manifest)
+        named = content.get("files") if isinstance(content, dict) else None
+        if not isinstance(named, dict):
+            raise PrepareError(f"{manifest} is not the manifest of a compiled model; compile it again.")
+        absent = next((name for name in sorted(named) if not (directory / name).is_file()), None)
+        if absent is not None:
+            raise PrepareError(f"{directory} has no {absent}: it is no complete artifact; compile it again.")
+        return [manifest, *(directory / name for name in sorted(named))]
     files = sorted(file for file in directory.iterdir() if file.is_file() and model_files.is_served(file.name))
     names = {file.name for file in files}
     lacking = model_files.missing_from(names) or next(iter(sorted(_shards(directory) - names)), None)

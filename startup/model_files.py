@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import PurePosixPath
 
 MANIFEST = "manifest.json"
-"""Its presence makes a directory a compiled artifact; all files of one are served."""
+"""Its presence makes a directory a compiled artifact; the files that it names are served."""
 SHARD_INDEX = "model.safetensors.index.json"
 SERVED = ("*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 """What a checkpoint is served from. Pickled weights are not: loading one runs its author's code."""

@@ -101,6 +101,14 @@ def internal_error(handler: _Handler, status: int, headers: list[tuple[str, str]
     handler.wfile.write(error)
 
 
+def no_key(handler: _Handler, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+    """What S3 says to a role that may read the object but not decrypt it."""
+    reason = b"User: role is not authorized to perform: kms:Decrypt on resource: key"
+    error = b"<Error><Code>AccessDenied</Code><Message>" + reason + b"</Message></Error>"
+    handler.start(403, [("Content-Type", "application/xml"), ("Content-Length", str(len(error)))])
+    handler.wfile.write(error)
+
+
 def stalled(handler: _Handler, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
     """Some bytes, then silence until the client hangs up."""
     handler.start(status, headers)

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from api.errors import InternalError, InvalidRequestError
 from aws import batch
 
 pytest_plugins = ["tests.aws_server"]
+ARN = "arn:aws:sqs:us-east-1:123456789012:requests"
+"""Of the queue that messages come from, in the account of moto's server."""
 
 
 class Context:
@@ -29,7 +32,13 @@ class Context:
 def sqs_event(*bodies: str) -> dict[str, Any]:
     return {
         "Records": [
-            {"messageId": str(number), "receiptHandle": "r", "body": body, "eventSource": "aws:sqs"}
+            {
+                "messageId": str(number),
+                "receiptHandle": "r",
+                "body": body,
+                "eventSource": "aws:sqs",
+                "eventSourceARN": ARN,
+            }
             for number, body in enumerate(bodies)
         ]
     }
@@ -40,8 +49,10 @@ def answer(bodies: list[str]) -> list[dict[str, Any] | Exception]:
 
 
 def _answer(body: str) -> dict[str, Any] | Exception:
+    if body == "broken":
+        return InternalError("broken")
     if '"prompt"' not in body:
-        return ValueError("no prompt")
+        return InvalidRequestError("no prompt", param="prompt")
     request = json.loads(body)
     cut = {"cut_by_deadline": True} if request["prompt"] == "long" else {}
     return {"choices": [{"text": request["prompt"].upper(), **cut}]}
@@ -51,6 +62,7 @@ def _answer(body: str) -> dict[str, Any] | Exception:
 def queue(moto_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto_server)
     batch.client.cache_clear()
+    batch.client().create_queue(QueueName="requests", Attributes={"VisibilityTimeout": "5400"})
     yield str(batch.client().create_queue(QueueName="results")["QueueUrl"])
     batch.client().close()
     batch.client.cache_clear()
@@ -65,18 +77,61 @@ def failed(response: Any) -> list[str]:
     return [item["itemIdentifier"] for item in response["batchItemFailures"]]
 
 
-def test_answers_go_to_the_results_queue_and_only_bad_records_fail(queue: str) -> None:
-    event = sqs_event('{"prompt": "a"}', "not json", '{"messages": []}', '{"prompt": "b"}')
+def test_answers_go_to_the_results_queue_and_only_what_may_succeed_later_fails(queue: str) -> None:
+    event = sqs_event('{"prompt": "a"}', "broken", '{"prompt": "b"}')
     response = batch.process(event, Context(60_000), answer, queue)
-    assert failed(response) == ["1", "2"]
+    assert failed(response) == ["1"]
     assert [(result["message_id"], result["response"]["choices"][0]["text"]) for result in results(queue)] == [
         ("0", "A"),
-        ("3", "B"),
+        ("2", "B"),
     ]
 
 
-def test_a_batch_that_fails_whole_is_still_reported_record_by_record(queue: str) -> None:
-    assert failed(batch.process(sqs_event("1", "1"), Context(60_000), answer, queue)) == ["0", "1"]
+def test_the_result_of_a_refused_request_is_why(queue: str) -> None:
+    assert failed(batch.process(sqs_event("not json", '{"messages": []}'), Context(60_000), answer, queue)) == []
+    why = {"message": "no prompt", "type": "invalid_request_error", "param": "prompt", "code": None}
+    assert results(queue) == [
+        {"message_id": "0", "request": "not json", "error": why},
+        {"message_id": "1", "request": {"messages": []}, "error": why},
+    ]
+
+
+def test_an_answer_that_no_message_holds_is_not_generated_again(queue: str) -> None:
+    body = json.dumps({"prompt": 600_000 * "a"})
+    assert failed(batch.process(sqs_event(body), Context(60_000), answer, queue)) == []
+    (result,) = results(queue)
+    assert result["message_id"] == "0"
+    assert "ask for fewer tokens" in result["error"]["message"]
+
+
+def test_what_had_no_time_is_delivered_again_at_once_and_what_failed_later(queue: str) -> None:
+    """GIVEN a queue with a long visibility timeout WHEN messages come back THEN they do not wait for that."""
+    sqs, requests = batch.client(), batch.client().get_queue_url(QueueName="requests")["QueueUrl"]
+    for body in ('{"prompt": "long"}', '{"prompt": "long"}', "broken"):
+        sqs.send_message(QueueUrl=requests, MessageBody=body)
+    taken = sqs.receive_message(QueueUrl=requests, MaxNumberOfMessages=10)["Messages"]
+    fields = {"eventSource": "aws:sqs", "eventSourceARN": ARN}
+    records = [
+        {"messageId": each["MessageId"], "receiptHandle": each["ReceiptHandle"], "body": each["Body"], **fields}
+        for each in taken
+    ]
+    changed: list[Any] = []
+    sqs.meta.events.register(
+        "provide-client-params.sqs.ChangeMessageVisibilityBatch", lambda params, **_: changed.extend(params["Entries"])
+    )
+    _, cut, broken = (record["messageId"] for record in records)
+    assert failed(batch.process({"Records": records}, Context(60_000), answer, queue)) == [cut, broken]
+    (again,) = sqs.receive_message(QueueUrl=requests, MaxNumberOfMessages=10)["Messages"]
+    assert again["MessageId"] == cut
+    assert [entry["VisibilityTimeout"] for entry in changed] == [0, batch.AGAIN_SECONDS]
+
+
+def test_messages_of_a_queue_that_may_not_be_asked_are_still_reported(
+    queue: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    batch.client().delete_queue(QueueUrl=batch.client().get_queue_url(QueueName="requests")["QueueUrl"])
+    assert failed(batch.process(sqs_event("broken", "broken"), Context(60_000), answer, queue)) == ["0", "1"]
+    assert "messages wait for the visibility timeout" in caplog.messages
 
 
 def test_records_without_time_left_go_back_to_the_queue(queue: str) -> None:
@@ -94,7 +149,7 @@ def test_an_answer_that_others_cut_short_is_tried_again(queue: str) -> None:
 
 def test_a_refused_request_takes_no_time_of_those_after_it(queue: str) -> None:
     event = sqs_event("not json", '{"prompt": "long"}', '{"prompt": "long"}')
-    assert failed(batch.process(event, Context(60_000), answer, queue)) == ["0", "2"]
+    assert failed(batch.process(event, Context(60_000), answer, queue)) == ["2"]
 
 
 def test_a_lost_results_queue_fails_the_record_and_is_logged(queue: str, caplog: pytest.LogCaptureFixture) -> None:

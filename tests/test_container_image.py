@@ -41,6 +41,11 @@ def test_runs_as_whatever_user_lambda_chooses() -> None:
         assert container.invoke(DIRECT)["choices"][0]["text"].strip()
 
 
+def test_traces_without_a_daemon_and_without_a_network() -> None:
+    with function("--env", "TRACING=true") as container:
+        assert container.invoke(DIRECT)["choices"][0]["text"].strip()
+
+
 def test_a_read_only_root_and_no_network_are_what_the_test_says(lambda_container: Container) -> None:
     assert lambda_container.run("sh", "-c", "touch /var/task/x 2>&1 || true").strip().endswith("Read-only file system")
     assert lambda_container.run("sh", "-c", "ls /sys/class/net").split() == ["lo"]

@@ -95,6 +95,12 @@ def test_doors_that_are_set_up_for_it_do_it_alone(handler: Any, door: str) -> No
     assert not [name for name in answer["headers"] if name.startswith("access-control")], "browsers refuse two of them"
 
 
+def test_an_http_api_that_asks_for_signatures_passes_on_what_browsers_ask(handler: Any) -> None:
+    """It adds its own headers; a browser takes no answer for a yes whose status is none of success."""
+    answer = handler.lambda_handler(event("http-api", "OPTIONS", {"origin": APP, **ASKED}), CONTEXT)
+    assert answer["statusCode"] == 204
+
+
 def test_without_named_origins_no_answer_speaks_of_any(handler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handler, "SETTINGS", Settings())
     answer = handler.lambda_handler(event("rest-api", "POST", {"Origin": APP}), CONTEXT)

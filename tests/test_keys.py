@@ -133,6 +133,21 @@ def test_keys_that_cannot_be_read_again_stay_valid_and_are_soon_tried_again(capl
     wait_until(lambda: accepts(keys, "b"), "it was tried again")
 
 
+def test_a_restored_environment_takes_the_keys_of_now_and_not_of_its_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    import handler
+
+    source = Source("old")
+    keys = ApiKeys([], source)
+    monkeypatch.setattr(handler, "KEYS", keys)
+    source.keys = ("new",)
+    assert accepts(keys, "old")
+    handler._restored()
+    assert (accepts(keys, "old"), accepts(keys, "new")) == (False, True)
+    source.keys = ()
+    handler._restored()
+    assert accepts(keys, "new"), "as long as they cannot be read, known ones stay valid"
+
+
 @pytest.mark.parametrize(
     ("text", "keys"),
     [

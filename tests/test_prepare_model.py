@@ -88,18 +88,37 @@ def test_copies_what_is_served_and_nothing_else(checkpoint: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("engine", ["auto", "compiled"])
-def test_copies_an_artifact_whole(engine: str, tmp_path: Path) -> None:
+def test_copies_of_an_artifact_what_its_manifest_names(engine: str, tmp_path: Path) -> None:
     artifact = tmp_path / "artifact"
     (artifact / "x86-64-v3").mkdir(parents=True)
-    (artifact / "manifest.json").write_text("{}")
+    (artifact / "manifest.json").write_text('{"files": {"x86-64-v3/model.so": {}}}')
     (artifact / "x86-64-v3" / "model.so").write_bytes(b"code")
+    (artifact / ".git").mkdir()
+    (artifact / ".git" / "config").write_text("url = https://user:token@host")
     assert prepare(artifact, tmp_path / "out", "--engine", engine).returncode == 0
+    copied = {str(file.relative_to(tmp_path / "out")) for file in (tmp_path / "out").rglob("*") if file.is_file()}
+    assert copied == {"manifest.json", "x86-64-v3/model.so"}
     assert (tmp_path / "out" / "x86-64-v3" / "model.so").read_bytes() == b"code"
+
+
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [
+        ('{"files": {"weights.bin": {}}}', "has no weights.bin: it is no complete artifact"),
+        ("{}", "is not the manifest of a compiled model"),
+        ("[]", "is not the manifest of a compiled model"),
+    ],
+)
+def test_an_artifact_that_is_not_whole_is_refused(manifest: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "artifact").mkdir()
+    (tmp_path / "artifact" / "manifest.json").write_text(manifest)
+    result = prepare(tmp_path / "artifact", tmp_path / "out")
+    assert (result.returncode, said in result.stderr) == (1, True), result.stderr
 
 
 def test_an_artifact_is_nothing_for_transformers(tmp_path: Path) -> None:
     (tmp_path / "artifact").mkdir()
-    (tmp_path / "artifact" / "manifest.json").write_text("{}")
+    (tmp_path / "artifact" / "manifest.json").write_text('{"files": {}}')
     result = prepare(tmp_path / "artifact", tmp_path / "out", *COPIED)
     assert (result.returncode, "is compiled already" in result.stderr) == (1, True)
     result = prepare(tmp_path / "artifact", tmp_path / "out", "--prompts", "prompts")

@@ -276,6 +276,12 @@ def test_denied_access_names_the_permissions(
         allow_unchecked(1_000_000)
 
 
+def test_a_key_that_the_role_may_not_use_is_named(bucket: Any, proxy: FaultyProxy, tmp_path: Path) -> None:
+    proxy.faults = [faulty_s3.no_key] * 10
+    with pytest.raises(LoadError, match=r"cannot decrypt .* needs kms:Decrypt on the objects' key"):
+        s3_model.fetch(URI, tmp_path)
+
+
 def test_missing_credentials_are_named(bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)

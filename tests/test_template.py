@@ -1,6 +1,10 @@
 """template.yaml: what it refuses, what it leaves closed, and that it speaks of settings that exist."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +133,64 @@ def test_what_is_there_refers_only_to_what_is_there(capacity: dict[str, str], ap
     assert {name for name in referred_to(parts, values) if not name.startswith("AWS::")} <= known
 
 
+def resolved(part: Any, values: dict[str, str]) -> Any:
+    """A part of the template as CloudFormation makes it of parameter `values`; other references stay names."""
+    if isinstance(part, list):
+        return [resolved(each, values) for each in part]
+    if not isinstance(part, dict):
+        return part
+    if "Ref" in part:
+        return values.get(part["Ref"], part["Ref"])
+    if "Fn::If" in part:
+        condition, so, otherwise = part["Fn::If"]
+        return resolved(so if evaluate({"Condition": condition}, values) else otherwise, values)
+    if "Fn::Sub" in part:
+        text, names = part["Fn::Sub"] if isinstance(part["Fn::Sub"], list) else (part["Fn::Sub"], {})
+        known = values | resolved(names, values)
+        return re.sub(r"\$\{([\w.:]+)\}", lambda name: str(known.get(name[1], name[0])), text)
+    return {name: resolved(each, values) for name, each in part.items()}
+
+
+OTHER = {
+    "ContextLength": "512", "ModelRevision": 40 * "0", "Prompts": "prompts/a.txt", "QualityBound": "0.5",
+    "ModelBucket": "models", "ModelPrefix": "mine", "ModelName": "other", "BatchBucket": "files",
+    "ApiKeysSecretArn": "arn:aws:secretsmanager:eu-central-1:1:secret:keys", "CorsOrigins": "https://a.example",
+    "AlarmTopicArn": "arn:aws:sns:eu-central-1:1:topic", "BaseImage": "python:3.13", "Model": "models/mine",
+    "SubnetIds": "subnet-1", "SecurityGroupIds": "sg-1", "InstanceTypes": "c7i.xlarge",
+}  # fmt: skip
+"""A value other than the default, of the parameters that are not a choice or a number."""
+NOT_OF_A_VERSION = {"ReservedConcurrentExecutions", "ProvisionedConcurrencyConfig", "EventInvokeConfig"}
+"""What the function, or its alias, has beside its versions (AWS's API reference, PublishVersion)."""
+
+
+@pytest.mark.parametrize("name", sorted(PARAMETERS.keys() - {"Capacity"}))
+@pytest.mark.parametrize("before", [{}, {"ModelBucket": "bucket", "ModelPrefix": "x"}, MANAGED], ids=str)
+def test_a_version_is_published_exactly_when_a_parameter_changes_the_function(
+    name: str, before: dict[str, str]
+) -> None:
+    parameter = PARAMETERS[name]
+    choices = [str(value) for value in parameter.get("AllowedValues", [])]
+    choices = choices or ([OTHER[name]] if name in OTHER else [str(parameter["MaxValue"])])
+    function = RESOURCES["ManagedCausalLM" if before == MANAGED else "CausalLM"]["Properties"]
+    assert function["VersionDescription"] == {"Ref": "FunctionPolicy"}
+    configuration = {key: part for key, part in (FUNCTION | function).items() if key not in NOT_OF_A_VERSION}
+    policy = RESOURCES["FunctionPolicy"]["Properties"]["Description"]
+    old = with_defaults(before)
+    for new in (old | {name: choice} for choice in choices):
+        published = resolved(policy, old) != resolved(policy, new)
+        assert published == (resolved(configuration, old) != resolved(configuration, new))
+
+
+def test_what_a_version_is_published_for_fits_into_a_policy_s_description() -> None:
+    longest = {
+        name: max([str(each) for each in parameter.get("AllowedValues", [])], key=len, default="")
+        or str(parameter.get("MaxValue") or parameter.get("MaxLength", 0) * "x")
+        for name, parameter in PARAMETERS.items()
+    }
+    longest |= {"Capacity": "managed", "ModelBucket": 63 * "x", "FunctionUrl": "streaming", "Api": "rest-streaming"}
+    assert 500 < len(resolved(RESOURCES["FunctionPolicy"]["Properties"]["Description"], longest)) <= 1000
+
+
 def test_pages_of_other_origins_are_let_in_only_where_they_are_named() -> None:
     body, url = RESOURCES["HttpApi"]["Properties"]["DefinitionBody"], RESOURCES["Url"]["Properties"]
     for cors in (body["x-amazon-apigateway-cors"], url["Cors"]):
@@ -149,12 +211,26 @@ def test_a_rest_api_answers_at_its_address_as_at_every_path() -> None:
     assert root == {name: value for name, value in others.items() if name != "parameters"}
 
 
-def test_a_rest_api_leaves_pages_of_other_origins_to_the_function() -> None:
-    options = REST_PATHS["/{proxy+}"]["options"]
-    condition, unsigned, otherwise = options["Fn::If"]
-    assert (condition, otherwise) == ("HasOrigins", {"Ref": "AWS::NoValue"})
-    assert unsigned["x-amazon-apigateway-auth"] == {"type": "NONE"}, "browsers do not sign what they ask before"
+@pytest.mark.parametrize("api", ["HttpApi", "RestApi"])
+def test_what_browsers_ask_before_reaches_the_function_unsigned(api: str) -> None:
+    values = with_defaults({"CorsOrigins": "https://a.example"})
+    paths = RESOURCES[api]["Properties"]["DefinitionBody"]["paths"]
+    unsigned = resolved(paths["/{proxy+}"], values)["options"]
+    assert unsigned["x-amazon-apigateway-auth"] == {"type": "NONE"}
     assert unsigned["x-amazon-apigateway-integration"]["type"] == "aws_proxy"
+    (everything,) = {"/$default", "/{proxy+}"} & paths.keys() - ({"/{proxy+}"} if api == "HttpApi" else set())
+    signed = resolved(paths[everything], values)["x-amazon-apigateway-any-method"]
+    assert signed["x-amazon-apigateway-auth"] == {"type": "AWS_IAM"}
+    assert signed["x-amazon-apigateway-integration"] == unsigned["x-amazon-apigateway-integration"]
+
+
+def test_without_named_origins_nothing_is_unsigned() -> None:
+    for api in ("HttpApi", "RestApi"):
+        path = resolved(RESOURCES[api]["Properties"]["DefinitionBody"]["paths"]["/{proxy+}"], with_defaults({}))
+        assert path == "AWS::NoValue" or path["options"] == "AWS::NoValue"
+
+
+def test_the_function_is_told_the_origins() -> None:
     variables = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
     for chosen in ("", "https://a.example,https://b.example"):
         assert (evaluate(variables["CORS_ORIGINS"], with_defaults({"CorsOrigins": chosen})) or "") == chosen
@@ -184,6 +260,8 @@ def test_sams_transform_takes_either_function() -> None:
         ({"ApiKeysSecretArn": "arn:aws:secretsmanager:eu-central-1:1:secret:keys"}, "Authorization is not API_KEYS"),
         ({"ModelBucket": "models"}, "needs ModelPrefix"),
         ({"Batch": "map"}, "needs BatchBucket"),
+        ({"Batch": "sqs", "ReservedConcurrency": "1"}, "two environments at least"),
+        ({"Model": "none"}, "needs ModelBucket"),
         (MANAGED | {"SubnetIds": ""}, "needs SubnetIds"),
         (MANAGED | {"SecurityGroupIds": ""}, "needs SecurityGroupIds"),
         (MANAGED | {"MemorySize": "3008"}, "is for Capacity=ondemand"),
@@ -243,7 +321,7 @@ def test_no_role_may_do_more_than_it_must() -> None:
 
 
 def test_the_function_gets_settings_that_exist() -> None:
-    settings = (ROOT / "settings.py").read_text()
+    settings = (ROOT / "settings.py").read_text() + (ROOT / "aws" / "observability.py").read_text()
     for name in FUNCTION["Environment"]["Variables"]:
         assert f'"{name}"' in settings, name
 
@@ -264,3 +342,23 @@ def test_metrics_on_the_dashboard_and_in_alarms_are_ones_the_handler_emits() -> 
     for name in used:
         assert f'"{name.removeprefix("cold_start_")}"' in emitted, name
     assert len(used) > 10
+
+
+def test_metrics_are_looked_for_where_the_function_puts_them() -> None:
+    variables = FUNCTION["Environment"]["Variables"]
+    assert RESOURCES["InitAlarm"]["Properties"]["Dimensions"] == [
+        {"Name": "service", "Value": variables["POWERTOOLS_SERVICE_NAME"]}
+    ]
+    code = "from aws import observability as o; o.metrics.add_metric('restores', 'Count', 1); o.metrics.flush_metrics()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "POWERTOOLS_SERVICE_NAME": "a-stack"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    written = json.loads(done.stdout)
+    (metrics,) = written["_aws"]["CloudWatchMetrics"]
+    assert (metrics["Namespace"], metrics["Dimensions"]) == ("CausalLM", [["service"]])
+    assert written["service"] == "a-stack"
