@@ -216,6 +216,7 @@ def _http(event: HttpEvent, context: Any, first: bool) -> Mapping[str, Any] | St
         deadline=deadline,
         keys=KEYS,
         page=SETTINGS.page,
+        signed_by=event.signed_by.encode("utf-8", "surrogatepass") if event.signed_by else None,
     )
     if isinstance(response, EventStream):
         if streams:

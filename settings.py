@@ -51,7 +51,7 @@ class Settings(Struct, frozen=True):
     prefix_cache: int = 50
     """PREFIX_CACHE: percent of the memory for keys and values that may hold what earlier requests have read."""
     prefix_cache_shared: bool = False
-    """PREFIX_CACHE_SHARED: callers with different API keys use what the others' requests have read."""
+    """PREFIX_CACHE_SHARED: callers with different keys or IAM identities use what the others' requests have read."""
     prompt_lookup_num_tokens: int = 31
     """PROMPT_LOOKUP_NUM_TOKENS: most tokens guessed for a pass where a request does not say; 0 guesses none."""
     page: bool = True

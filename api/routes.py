@@ -109,14 +109,18 @@ def handle_streaming(
     deadline: Deadline | None,
     keys: ApiKeys | None = None,
     page: bool = False,
+    signed_by: bytes | None = None,
 ) -> HttpResponse | EventStream:
-    """As `handle`, but a stream that was asked for comes as one. `page` is whether there is one for browsers."""
+    """As `handle`, but a stream that was asked for comes as one.
+
+    `page` is whether there is one for browsers; `signed_by` tells callers apart where there are no keys.
+    """
     if page and (request.method, request.path) == ("GET", PAGE):
         return page_response()
     check_route(request.method, request.path)
     caller = check_key(request.path, authorization(request.headers), keys)
     if request.path in GENERATING:
-        return _generate(request, service, max_body_bytes, deadline, caller)
+        return _generate(request, service, max_body_bytes, deadline, caller or signed_by)
     if request.path in TEXT_ROUTES:
         return text_response(request.path, request.body, service.model, max_body_bytes)
     return json_response(_read(request.path, service.model))

@@ -78,7 +78,7 @@ class Service:
     ) -> PreparedRequest:
         """Check a request against the model; everything the caller can get wrong is found here.
 
-        `caller` is who sent it, by the API key, None where there are no keys.
+        `caller` is who sent it, by the API key or signature, None where there are none.
         """
         if not isinstance(request, (CompletionRequest, ChatRequest)):
             try:

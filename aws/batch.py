@@ -104,16 +104,16 @@ def _deliver_again(records: list[dict[str, Any]], delays: Mapping[str, int]) -> 
     """Have SQS deliver these after `delays` in seconds; by itself it waits for their queue's visibility timeout."""
     if not records:
         return
-    _, _, _, _, account, name = records[0]["eventSourceARN"].split(":")
-    entries = [
-        {
-            "Id": str(number),
-            "ReceiptHandle": record["receiptHandle"],
-            "VisibilityTimeout": delays[record["messageId"]],
-        }
-        for number, record in enumerate(records)
-    ]
     try:
+        _, _, _, _, account, name = records[0]["eventSourceARN"].split(":")
+        entries = [
+            {
+                "Id": str(number),
+                "ReceiptHandle": record["receiptHandle"],
+                "VisibilityTimeout": delays[record["messageId"]],
+            }
+            for number, record in enumerate(records)
+        ]
         queue = client().get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)["QueueUrl"]
         client().change_message_visibility_batch(QueueUrl=queue, Entries=entries)
     except Exception:

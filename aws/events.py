@@ -27,6 +27,8 @@ class HttpEvent(Struct, frozen=True):
 
     source: Source
     request: HttpRequest
+    signed_by: str | None
+    """Id of the IAM user or role, whatever its session, that the front door knows the request to be from."""
 
 
 class DirectEvent(Struct, frozen=True):
@@ -123,7 +125,8 @@ def _http_v1(event: dict[str, Any], context: dict[str, Any]) -> HttpEvent:
     source: Source = "rest-api"
     if "elb" in context:
         source = "alb" if event.get("headers") is not None else "alb-multi"
-    return _http_event(event, source, _text(event, "httpMethod"), _text(event, "path") or "/", headers)
+    user = _at(context, "identity", "user")
+    return _http_event(event, source, _text(event, "httpMethod"), _text(event, "path") or "/", headers, user)
 
 
 def _http_v2(event: dict[str, Any], context: dict[str, Any]) -> HttpEvent:
@@ -132,10 +135,13 @@ def _http_v2(event: dict[str, Any], context: dict[str, Any]) -> HttpEvent:
     if path.startswith(stage):  # an HTTP API's named stage is part of rawPath
         path = path[len(stage) - 1 :]
     source: Source = "function-url" if ".lambda-url." in str(context.get("domainName")) else "http-api"
-    return _http_event(event, source, _text(context["http"], "method"), path, _object(event, "headers"))
+    user = _at(context, "authorizer", "iam", "userId")
+    return _http_event(event, source, _text(context["http"], "method"), path, _object(event, "headers"), user)
 
 
-def _http_event(event: dict[str, Any], source: Source, method: str, path: str, headers: Mapping[str, Any]) -> HttpEvent:
+def _http_event(
+    event: dict[str, Any], source: Source, method: str, path: str, headers: Mapping[str, Any], user: Any
+) -> HttpEvent:
     raw = _text(event, "body").encode("utf-8", "surrogatepass")
     if event.get("isBase64Encoded"):
         try:
@@ -143,7 +149,15 @@ def _http_event(event: dict[str, Any], source: Source, method: str, path: str, h
         except binascii.Error:
             raw = b"\xff"  # not base64: no JSON either, and refused as such
     names = {name.lower(): str(value) for name, value in headers.items()}
-    return HttpEvent(source, HttpRequest(method.upper(), canonical_path(unquote(path)), names, raw))
+    signed_by = user.partition(":")[0] if isinstance(user, str) else None  # of a role, its session follows
+    return HttpEvent(source, HttpRequest(method.upper(), canonical_path(unquote(path)), names, raw), signed_by)
+
+
+def _at(value: Any, *names: str) -> Any:
+    """What lies in nested objects under `names`, None where there is nothing."""
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 def _object(event: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -78,11 +78,7 @@ class Planner:
                 fed += min(sequence.unread, self._engine.max_rows)
                 decoding.append(entry)
                 rows = _least(rows, self._pace.rows_by(sequence.deadline.at, now))
-        drafted = (
-            self._drafted([entry.sequence for entry in decoding], fed, now)
-            if drafts and not readers
-            else [0] * len(decoding)
-        )
+        drafted = self._drafted(decoding, fed, now) if drafts and not readers else [0] * len(decoding)
         steps = [
             (entry, entry.sequence.next_step(self._engine.max_rows, count))
             for entry, count in zip(decoding, drafted, strict=True)
@@ -119,16 +115,19 @@ class Planner:
                 budget -= len(step.ids)
         return plan
 
-    def _drafted(self, decoding: list[Sequence], fed: int, now: float) -> list[int]:
-        """How many tokens of its draft each of these tries in a pass of `fed` rows without them."""
-        chances = [sequence.look_up() for sequence in decoding]
+    def _drafted(self, decoding: list[Entry], fed: int, now: float) -> list[int]:
+        """How many tokens of its draft each of these tries in a pass of `fed` rows without them.
+
+        None by a sequence whose prompt others share: they go on from its cache as it is when the prompt has been read.
+        """
+        chances = [entry.sequence.look_up() if entry.shared is None else [] for entry in decoding]
         if not any(chances):
             return [0] * len(decoding)
         dtype = self._engine.dtype
         counts = shared_out(fed, chances, dtype)
         rows = fed + sum(counts)
         cost = pass_cost(rows, dtype) / pass_cost(fed, dtype)
-        soonest = min(sequence.deadline.at for sequence in decoding)
+        soonest = min(entry.sequence.deadline.at for entry in decoding)
         if rows > self._engine.max_rows or not self._pace.decodes_by(soonest, now, cost):
             return [0] * len(decoding)
         return counts

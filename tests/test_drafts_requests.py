@@ -147,3 +147,15 @@ def test_the_server_counts_guesses(model: Model) -> None:
     counted = [float(figures[f"causal_lm_{kind}_prediction_tokens_total"]) for kind in ("accepted", "rejected")]
     assert tuple(counted) == tried(answer)
     assert counted[0] > 10
+
+
+@pytest.mark.parametrize("prompt", [[40], [40, 41, 42, 43] * 4 + [40]])
+def test_choices_that_share_a_prompt_are_the_same_whatever_is_guessed(model: Model, prompt: list[int]) -> None:
+    """Where the one that reads it has one token of it left: it has no more, or the rest was read before."""
+    body = {"prompt": prompt, "n": 3, "seed": 1, "temperature": 1, "logit_bias": {str(token): 60 for token in prompt}}
+    plain = ask(Service(model), **body, prompt_lookup_num_tokens=0)
+    service = Service(model)
+    for _ in range(2):
+        answer = ask(service, **body, prediction=expected("ababababab"))
+        assert answer["choices"] == plain["choices"]
+        assert ask(service, **body)["choices"] == plain["choices"]

@@ -34,14 +34,36 @@ def handler() -> Any:
     return handler
 
 
-def test_a_batch_is_answered_into_the_results_queue_and_bad_messages_go_back(
+def test_a_batch_is_answered_into_the_results_queue_and_bad_messages_with_the_reason(
     handler: Any, queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(handler, "SETTINGS", Settings(results_queue_url=queue))
     event = sqs_event('{"prompt": "Once upon a time", "max_tokens": 4, "temperature": 0}', '{"prompt": 5}')
-    assert failed(handler.lambda_handler(event, CONTEXT)) == ["1"]
+    assert failed(handler.lambda_handler(event, CONTEXT)) == []
+    answered, refused = results(queue)
+    assert answered["response"]["usage"]["completion_tokens"] == 4
+    assert (refused["request"], refused["error"]["param"]) == ({"prompt": 5}, "prompt")
+
+
+def test_a_batch_is_cut_while_there_is_time_to_send_the_results(
+    handler: Any, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handler, "SETTINGS", Settings(results_queue_url=queue))
+    began = now = time.monotonic()
+    forward = handler.MODEL.engine.forward
+
+    def forward_in_100_ms(steps: Any) -> Any:
+        nonlocal now
+        now += 0.1
+        return forward(steps)
+
+    monkeypatch.setattr(handler.MODEL.engine, "forward", forward_in_100_ms)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    hurried = SimpleNamespace(**{**vars(CONTEXT), "get_remaining_time_in_millis": lambda: 7_000})
+    handler.lambda_handler(sqs_event('{"prompt": "Once", "max_tokens": 400, "ignore_eos": true}'), hurried)
     (result,) = results(queue)
-    assert result["response"]["usage"]["completion_tokens"] == 4
+    assert result["response"]["choices"][0]["cut_by_deadline"]
+    assert 4 < now - began <= 7 - batch.SENDING_SECONDS
 
 
 def test_messages_that_fail_are_logged_and_counted_each_with_its_reason(
@@ -53,7 +75,8 @@ def test_messages_that_fail_are_logged_and_counted_each_with_its_reason(
 ) -> None:
     monkeypatch.setattr(handler, "SETTINGS", Settings(results_queue_url=queue))
     event = sqs_event('{"prompt": "Once", "max_tokens": -1}', "not json", "5", '{"prompt": 1e999}', '"\ud800"')
-    assert failed(handler.lambda_handler(event, CONTEXT)) == ["0", "1", "2", "3", "4"]
+    assert failed(handler.lambda_handler(event, CONTEXT)) == []
+    assert len(results(queue)) == 5
     reasons = [vars(record)["reason"] for record in caplog.records if record.message == "request refused"]
     assert reasons == [
         "'max_tokens' must be an integer of at least 0.",
@@ -82,8 +105,9 @@ def test_ten_messages_are_answered_together_each_as_it_is_alone(
 
     monkeypatch.setattr(handler.MODEL.engine, "forward", counted)
     event = sqs_event(*map(json.dumps, [*asked[:5], {"prompt": 5}, *asked[5:9]]))
-    assert failed(handler.lambda_handler(event, CONTEXT)) == ["5"]
-    answers = {json.dumps(each["request"]): each["response"]["choices"] for each in results(queue)}
+    assert failed(handler.lambda_handler(event, CONTEXT)) == []
+    given = [each for each in results(queue) if "response" in each]
+    answers = {json.dumps(each["request"]): each["response"]["choices"] for each in given}
     assert answers == {json.dumps(body): choices for body, choices in zip(asked[:9], alone, strict=False)}
     assert passes == 12, "the longest has 12 tokens, and the prompts fit into the first pass"
 
@@ -93,7 +117,8 @@ def test_a_message_of_a_batch_cannot_ask_for_a_stream(
 ) -> None:
     monkeypatch.setattr(handler, "SETTINGS", Settings(results_queue_url=queue))
     event = sqs_event('{"prompt": "Once", "max_tokens": 4, "stream": true}', '{"prompt": "Once", "max_tokens": 4}')
-    assert failed(handler.lambda_handler(event, CONTEXT)) == ["0"]
+    assert failed(handler.lambda_handler(event, CONTEXT)) == []
+    assert ["error" in result for result in results(queue)] == [True, False]
 
 
 def map_event(**body: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -22,7 +23,7 @@ from engines.compiled_engine import CompiledEngine
 from generation.deadline import Deadline
 from model_loader import load_model
 from server.serving import Serving
-from settings import Settings
+from settings import ROOT, Settings
 from tests.running_server import PATIENCE, served
 from tools.emulator import Emulator
 
@@ -219,3 +220,38 @@ def test_a_warm_invocation_finds_what_the_one_before_has_read(llama_artifact: Pa
     assert [found(reply.payload) for reply in replies] == [0, 96]
     (line,) = [line for line in replies[1].log if "_aws" in line and "cached_tokens" in line]
     assert line["cached_tokens"] == [96.0]
+
+
+def test_those_who_sign_with_different_identities_share_nothing(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A role's sessions are one caller; events as the three front doors make them that check signatures."""
+    import handler
+
+    monkeypatch.setattr(handler, "SERVICE", service)
+    context = SimpleNamespace(
+        aws_request_id="r",
+        function_name="f",
+        memory_limit_in_mb=1769,
+        invoked_function_arn="arn",
+        get_remaining_time_in_millis=lambda: 60_000,
+    )
+
+    def cached(door: str, user: str | None) -> int:
+        event = json.loads((ROOT / "events" / f"{door}.json").read_text())
+        details = event["requestContext"]
+        if door == "rest-api":
+            details["identity"]["user"] = user
+            event |= {"httpMethod": "POST", "path": "/v1/completions"}
+        else:
+            details["authorizer"] = {"iam": {"userId": user}} if user else None
+            details["http"]["method"] = "POST"
+            event["rawPath"] = "/v1/completions"
+        event["body"] = json.dumps({"prompt": PROMPT, "max_tokens": 2, "temperature": 0})
+        answer = handler.lambda_handler({**event, "isBase64Encoded": False}, context)
+        return int(json.loads(answer["body"])["timings"]["cached_tokens"])
+
+    assert cached("http-api", "AROAALICE:monday") == 0
+    assert cached("http-api", "AROAMALLORY:monday") == 0
+    assert cached("rest-api", None) == 0
+    assert cached("function-url", "AROAALICE:tuesday") == cached("rest-api", "AROAALICE:monday") == 96
