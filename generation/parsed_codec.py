@@ -63,8 +63,11 @@ class ParsedCodec:
 
     def is_special(self, token: int) -> bool:
         """See `Codec.is_special`."""
-        added = self._tokenizer.get_added_tokens_decoder().get(token)
-        return added is not None and bool(added.special)
+        return token in self._special
+
+    @cached_property
+    def _special(self) -> frozenset[int]:
+        return frozenset(id for id, added in self._tokenizer.get_added_tokens_decoder().items() if added.special)
 
     def token_bytes(self, token: int) -> bytes | None:
         """See `Codec.token_bytes`."""

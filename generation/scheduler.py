@@ -268,9 +268,7 @@ class Scheduler:
         self._running.pop()
         if youngest.shared is not None:
             youngest.shared.reader = None
-        assert youngest.sequence.cache is not None
         self._keep(youngest.sequence)
-        youngest.sequence.cache.close()
-        youngest.sequence.cache = None
+        youngest.sequence.make_room()
         insort(self._waiting, youngest)
         self._short_of_pages = True

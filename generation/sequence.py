@@ -84,6 +84,8 @@ class Sequence:
         self.completion_tokens = 0
         self.cached_tokens = 0
         """Of its prompt: those it did not read, because others had."""
+        self._had_read = 0
+        """Tokens that it had in a cache when it made room."""
         self.drafted = 0
         """Tokens of its draft in the step that it was asked for last."""
         self.accepted_tokens = 0
@@ -210,13 +212,21 @@ class Sequence:
 
     def end(self, reason: FinishReason) -> Piece:
         """The last piece, for a completion that ends without another token."""
-        return self._piece(self._stops.flush(), self._pending, reason)
+        return self._piece(self._rest(), self._pending, reason)
 
     def begin_with(self, cache: KVCache) -> None:
-        """Go on behind `cache`, which others have read, instead of its own one."""
-        gained = cache.length - (0 if self.cache is None else self.cache.length)
+        """Go on behind `cache`, which others have read, or it had itself before it made room."""
+        read = self._had_read if self.cache is None else max(self._had_read, self.cache.length)
+        gained = max(0, cache.length - read)
         self.cached_tokens = min(self.cached_tokens + gained, self.prompt_length - 1)
         self.cache = cache
+
+    def make_room(self) -> None:
+        """Give its cache back; it can begin again."""
+        assert self.cache is not None
+        self._had_read = self.cache.length
+        self.cache.close()
+        self.cache = None
 
     def begun(self, now: float) -> None:
         """It runs from `now` on, maybe not for the first time."""
@@ -320,7 +330,7 @@ class Sequence:
         elif self.completion_tokens == self.params.max_tokens:
             reason = "length"
         if reason is not None and self._stops.met is None:
-            text += self._stops.flush()
+            text += self._rest()
         self._released += len(text)
         if reason is not None and self._stops.met is None:
             visible = self._pending
@@ -328,6 +338,11 @@ class Sequence:
             visible = [token for token in self._pending if token.offset < self._released]
             self._pending = self._pending[len(visible) :]
         return self._piece(text, visible, reason, end)
+
+    def _rest(self) -> str:
+        """What was held back of the text, once no token will come."""
+        released = self._stops.add("" if self._text_of is None else self._text_of.flush())
+        return released if self._stops.met is not None else released + self._stops.flush()
 
     def _piece(
         self, text: str, tokens: Iterable[Token], reason: FinishReason | None, end: Token | None = None

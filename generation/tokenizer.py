@@ -20,6 +20,10 @@ REPLACEMENT = "\ufffd"
 """What decoding puts where bytes are not (yet) a character."""
 PIECE = 16_384
 """Characters of a long text whose tokens are counted at a time."""
+LONGEST_WAIT = 16
+"""Tokens in which any half of a character has been completed, or never will be: it has four bytes at most."""
+KEPT_TOKENS = 4
+"""Of those that never were completed, the last ones, which may yet be."""
 CONTEXT_TOKENS = 6
 """Prompt tokens decoded before the completion: decoders which strip a text's first space leave the completion's."""
 
@@ -79,6 +83,10 @@ class Tokenizer:
         found = self._codec.token_id(token)
         return found if found is not None and self._codec.is_special(found) else None
 
+    def is_special(self, token: int) -> bool:
+        """Whether a token is one of those that decoding leaves out."""
+        return self._codec.is_special(token)
+
     def token_text(self, token: int) -> str:
         """How one token is shown to people: its own text, special tokens by name."""
         return self.decode([token], skip_special_tokens=False)
@@ -124,6 +132,8 @@ class Detokenizer:
         if token in self._shown:
             self._window, self._read, self._emitted = [token], 1, 0
             return self._tokenizer.token_text(token)
+        if self._tokenizer.is_special(token):
+            return ""
         self._window.append(token)
         text = self._tokenizer.decode(self._window)
         stable = text.rstrip(REPLACEMENT)
@@ -134,7 +144,19 @@ class Detokenizer:
             self._window = self._window[self._read :]
             self._read = len(self._window)
             self._emitted = len(self._tokenizer.decode(self._window))
+        elif len(self._window) - self._read > LONGEST_WAIT:
+            self._window, self._read = self._window[-KEPT_TOKENS:], 0
+            cut = len(text) - len(self._tokenizer.decode(self._window))
+            new += text[self._emitted : cut]
+            self._emitted = max(0, self._emitted - cut)
         return new
+
+    def flush(self) -> str:
+        """What was held back, once no token will come: U+FFFD that tokens spelled out, no half of a character."""
+        spelled = b"".join(map(self._tokenizer.token_bytes, self._window))
+        held = len(self._tokenizer.decode(self._window)) - self._emitted
+        whole = len(spelled) - len(spelled.removesuffix(REPLACEMENT.encode() * held))
+        return REPLACEMENT * held if whole else ""
 
 
 def _context(tokenizer: Tokenizer, prompt: TokenIds) -> tuple[list[int], str]:

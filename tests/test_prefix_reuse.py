@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,9 @@ from api.service import Service
 from api.validation import validate
 from engines.base import PAGE_TOKENS, Step
 from engines.compiled_engine import CompiledEngine
+from engines.pages import PagePool
 from generation.deadline import Deadline
+from generation.prefix_cache import PrefixCache
 from model_loader import load_model
 from server.serving import Serving
 from settings import ROOT, Settings
@@ -222,6 +225,30 @@ def test_a_warm_invocation_finds_what_the_one_before_has_read(llama_artifact: Pa
     assert line["cached_tokens"] == [96.0]
 
 
+def test_what_a_request_had_read_itself_before_it_made_room_is_not_found(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GIVEN pages for fewer than three requests WHEN one gives its pages back THEN no other had read any of them."""
+    engine = model.engine
+    assert isinstance(engine, CompiledEngine)
+    monkeypatch.setattr(engine, "pool", PagePool(engine.pool.page_bytes, 12))
+    service = Service(model, prefix_cache=100)
+    began: list[int] = []
+    find = PrefixCache.find
+
+    def noted(cache: PrefixCache, ids: Any, scope: Any) -> Any:
+        found = find(cache, ids, scope)
+        began.append(found.length)
+        return found
+
+    monkeypatch.setattr(PrefixCache, "find", noted)
+    bodies = [{"prompt": [10 + i, *range(20, 67)], "max_tokens": 60, "seed": i, "ignore_eos": True} for i in range(3)]
+    prepared = [partial(service.prepare, validate(CompletionRequest, body)) for body in bodies]
+    answers = service.respond_all(prepared, Deadline())
+    assert max(began) > 0, "one has begun again behind what it had read"
+    assert [found(answer) for answer in answers if not isinstance(answer, Exception)] == [0, 0, 0]
+
+
 def test_those_who_sign_with_different_identities_share_nothing(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,6 +256,7 @@ def test_those_who_sign_with_different_identities_share_nothing(
     import handler
 
     monkeypatch.setattr(handler, "SERVICE", service)
+    monkeypatch.setattr(handler, "_invoked", True)  # or the gateway's time counts from when this process started
     context = SimpleNamespace(
         aws_request_id="r",
         function_name="f",
@@ -248,7 +276,7 @@ def test_those_who_sign_with_different_identities_share_nothing(
             details["http"]["method"] = "POST"
             event["rawPath"] = "/v1/completions"
         event["body"] = json.dumps({"prompt": PROMPT, "max_tokens": 2, "temperature": 0})
-        answer = handler.lambda_handler({**event, "isBase64Encoded": False}, context)
+        answer: Any = handler.lambda_handler({**event, "isBase64Encoded": False}, context)
         return int(json.loads(answer["body"])["timings"]["cached_tokens"])
 
     assert cached("http-api", "AROAALICE:monday") == 0

@@ -111,6 +111,7 @@ def test_an_object_of_any_kind(service: Service, endings: dict[str, float], shap
         ({"regex": r"[a-z]{3,8}@example\.com"}, r"[a-z]{3,8}@example\.com"),
         ({"choice": ["yes", "no", 'per"haps']}, 'yes|no|per"haps'),
         ({"grammar": 'start: "a" b\nb: /[0-9]{1,3}/'}, "a[0-9]{1,3}"),
+        ({"choice": ["ok \ufffd"]}, "ok \ufffd"),
     ],
 )
 def test_shapes_that_are_not_json(service: Service, outputs: dict[str, Any], pattern: str) -> None:

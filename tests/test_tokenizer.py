@@ -19,8 +19,10 @@ from api.errors import InvalidRequestError
 from api.model import Model
 from engines.base import TokenIds
 from engines.errors import LoadError
-from generation.tokenizer import CONTEXT_TOKENS, PIECE, Detokenizer, Tokenizer
+from generation.tokenizer import CONTEXT_TOKENS, LONGEST_WAIT, PIECE, Detokenizer, Tokenizer
 
+HALVES = [95, 107, 119, 131, 167, 179, 225, 249]
+"""Tokens of the tiny Llama that are a byte of a character of several: A1, AE, BA, C6, EA, F6, 82, 9A."""
 DEMO = Path(__file__).parent.parent / "models" / "demo"
 
 
@@ -42,7 +44,48 @@ def byte_fallback(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 def test_incremental_text_is_the_whole_text_less_a_half_character(llama: Model, ids: list[int]) -> None:
     detokenizer = Detokenizer(llama.tokenizer, np.empty(0, dtype=np.int64))
     text = "".join(detokenizer.add(token) for token in ids)
-    assert text == llama.tokenizer.decode(ids).rstrip("\ufffd")
+    whole = llama.tokenizer.decode(ids)
+    assert whole.startswith(text)
+    assert text.startswith(whole.rstrip("\ufffd"))
+
+
+@given(ids=st.lists(st.sampled_from(HALVES), min_size=30, max_size=80))
+@settings(max_examples=300, deadline=None)
+def test_halves_of_characters_that_never_become_whole_come_out_in_time(llama: Model, ids: list[int]) -> None:
+    detokenizer = Detokenizer(llama.tokenizer, np.empty(0, dtype=np.int64))
+    text = "".join(detokenizer.add(token) for token in ids)
+    whole = llama.tokenizer.decode(ids)
+    assert whole.startswith(text)
+    assert len(whole) - len(text) <= LONGEST_WAIT + CONTEXT_TOKENS
+
+
+@pytest.mark.parametrize("token", ["half a character", "special"])
+def test_text_that_does_not_come_is_not_decoded_from_its_beginning_each_time(
+    llama: Model, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    decode, lengths = llama.tokenizer.decode, []
+
+    def noted(ids: list[int], **options: bool) -> str:
+        lengths.append(len(ids))
+        return decode(ids, **options)
+
+    monkeypatch.setattr(llama.tokenizer, "decode", noted)
+    special = llama.tokenizer.special_id(llama.tokenizer.special_tokens["eos_token"])
+    assert special is not None
+    detokenizer = Detokenizer(llama.tokenizer, np.array([70]))
+    pieces = [detokenizer.add(HALVES[0] if token == "half a character" else special) for _ in range(1000)]
+    assert max(lengths, default=0) <= LONGEST_WAIT + CONTEXT_TOKENS
+    assert len("".join(pieces)) == pytest.approx(1000 if token == "half a character" else 0, abs=2 * LONGEST_WAIT)
+    assert detokenizer.add(71).endswith(decode([71]))
+
+
+def test_a_replacement_character_that_tokens_spell_out_is_text(llama: Model) -> None:
+    for text, kept in (("ok \ufffd", "\ufffd"), ("ok \ufffd\ufffd", "\ufffd\ufffd"), ("ok 日", "")):
+        ids = llama.tokenizer.encode(text).tolist()
+        detokenizer = Detokenizer(llama.tokenizer, np.empty(0, dtype=np.int64))
+        for token in ids if kept else ids[:-1]:
+            detokenizer.add(token)
+        assert detokenizer.flush() == kept
 
 
 @given(text=st.text(st.sampled_from("fox é日🦊👩‍👧\u200d"), max_size=12))
