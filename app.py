@@ -88,8 +88,11 @@ class Anything(PathConvertor):
 register_url_convertor("anything", Anything())
 
 
-def get_serving(request: Request) -> Serving:
-    """The process's model and what serves it. Tests override this dependency."""
+async def get_serving(request: Request) -> Serving:
+    """The process's model and what serves it. Tests override this dependency.
+
+    Asynchronous, or each request would wait for a thread of a pool.
+    """
     serving: Serving = request.app.state.serving
     return serving
 
