@@ -6,6 +6,7 @@ Exit status 3 says that the checkpoint's architecture cannot be compiled: the tr
 import argparse
 import math
 import os
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,8 @@ from engines import artifact, cpu_levels
 from engines.errors import LoadError
 
 AUTO = "auto"
+INTERRUPTED = 130
+"""Exit status after SIGINT or SIGTERM, as shells have it for the first."""
 
 
 def _arguments() -> argparse.Namespace:
@@ -90,7 +93,9 @@ def _compile(arguments: argparse.Namespace) -> None:
 
     checkpoint, out, quantize, prompts = arguments.checkpoint, arguments.out, arguments.quantize, arguments.prompt
     file = arguments.text or checkpoint / "heldout.txt"
-    text = check.read_text(file) if arguments.text or file.exists() else None  # before the long work
+    text = None  # or its tokens, read before the long work
+    if arguments.text or file.exists():
+        text = check.held_out(checkpoint, check.read_text(file))
 
     def built(quantize: str) -> Built:
         return build(
@@ -104,7 +109,7 @@ def _compile(arguments: argparse.Namespace) -> None:
     else:
         result = built(quantize)
     with package.served_only_if_checked(out):
-        comparison = check.compare(checkpoint, out, None if text is None else check.held_out(checkpoint, text))
+        comparison = check.compare(checkpoint, out, text)
         print(check.table(comparison, result.seconds))
         if not check.acceptable(comparison, quantize):
             raise UnsupportedModelError("The compiled model does not agree with transformers")
@@ -115,8 +120,11 @@ def _compile(arguments: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    """Exit status: 0, or after one sentence on standard error 3 for UnsupportedModelError and 1 for anything else."""
+    """Exit status: 0, or after one sentence on standard error 3 for UnsupportedModelError, 130 where it was interrupted
+    and 1 for anything else.
+    """
     arguments = _arguments()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # which has what is half done removed
     try:
         if arguments.verify:
             _verify(arguments.verify)
@@ -128,6 +136,9 @@ def main() -> int:
     except (LoadError, CompileError) as error:
         print(f"compiler: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("compiler: interrupted.", file=sys.stderr)
+        return INTERRUPTED
     except MemoryError:
         print("compiler: Memory ran out.", file=sys.stderr)
         return 1

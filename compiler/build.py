@@ -1,10 +1,12 @@
 """The whole compilation, top to bottom: load, export, pack and rewrite, generate C++, compile, package."""
 
+import json
 import tempfile
 import time
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +59,23 @@ def _context_length(model: transformers.PreTrainedModel, wanted: int | None) -> 
     if wanted < 1 or (most and wanted > most):
         raise CompileError(f"--context-length must lie between 1 and the checkpoint's {most}, not {wanted}.")
     return wanted
+
+
+def _require_unquantised(checkpoint: Path) -> None:
+    """CompileError for weights that are quantised already."""
+    with suppress(OSError, ValueError, AttributeError):  # of what is no configuration the loader says more
+        quantised = json.loads((checkpoint / "config.json").read_text()).get("quantization_config")
+        if quantised:
+            raise CompileError(
+                f"{checkpoint} is quantised already ({quantised.get('quant_method')}); compile the original checkpoint."
+            )
+
+
+def _require_finite(model: transformers.PreTrainedModel, checkpoint: Path) -> None:
+    """CompileError for weights that are no numbers."""
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            raise CompileError(f"{name} of {checkpoint} holds values that are not finite; copy the checkpoint again.")
 
 
 def quantised_layers(
@@ -114,7 +133,9 @@ def build(
             steps.update()
 
         resources.require(checkpoint, target, quantize, calibrated=calibrated)
+        _require_unquantised(checkpoint)
         model = export.load(checkpoint)
+        _require_finite(model, checkpoint)
         context = _context_length(model, context_length)
         tokenizer.require_ids_below(model.config.get_text_config().vocab_size, checkpoint)
         to_read = prompt_files.read(prompts, checkpoint, context)

@@ -4,6 +4,7 @@ Sequences begin as the model knows texts to begin: with its mark for a beginning
 there is a template, and with random tokens for the rest (as LLM-QAT does, Liu et al. 2023, arXiv 2305.17888).
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -64,15 +65,19 @@ def require_variety(ids: Tensor) -> None:
 
 def _starts(checkpoint: Path, vocab_size: int, most: int) -> list[Tensor]:
     """Beginnings of at most `most` tokens, `[sequences, tokens]` each: SEQUENCES in all."""
-    tokenizer = cast(Any, AutoTokenizer).from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
+    try:
+        tokenizer = cast(Any, AutoTokenizer).from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # whatever a file of the checkpoint makes transformers raise
+        raise CannotCalibrateError(f"its tokenizer cannot be read ({first_line(error)})") from error
     beginnings = []
     mark = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if mark is not None:
         beginnings.append([int(mark)])
     if tokenizer.chat_template:
         asked = "\x00"
-        turn = tokenizer.apply_chat_template([{"role": "user", "content": asked}], tokenize=False).split(asked)[0]
-        beginnings.append(tokenizer(turn, add_special_tokens=False)["input_ids"])
+        with suppress(Exception):  # a template that wants other messages, or is broken: the other beginnings remain
+            turn = tokenizer.apply_chat_template([{"role": "user", "content": asked}], tokenize=False).split(asked)[0]
+            beginnings.append(tokenizer(turn, add_special_tokens=False)["input_ids"])
     beginnings = [beginning for beginning in beginnings if 0 < len(beginning) <= most]
     each = SEQUENCES // (len(beginnings) + 1)
     random = torch.randint(

@@ -27,6 +27,8 @@ _CORRELATION = {"none": 0.9999, "int8": 0.5, "int4": 0.1}
 _TOLERANCE = 1e-4
 _FAR = 0.9
 """Correlation below which a user is told: the demo, which is trained, keeps 0.996 in int4."""
+_SHARED_OUT = 200
+"""Tokens of a pass that every loop of the graph shares out between threads."""
 _LOGS_BYTES = 500_000_000
 """Of the reference's log-probabilities, kept on disk meanwhile: more tokens of a text are not compared one by one."""
 
@@ -85,11 +87,16 @@ def read_text(file: Path) -> str:
 
 
 def held_out(checkpoint: Path, text: str) -> npt.NDArray[np.int64]:
-    """The first ids of a text."""
+    """The first ids of a text. CompileError without a tokenizer."""
     from tokenizers import Tokenizer
 
-    encoded = Tokenizer.from_file(str(checkpoint / "tokenizer.json")).encode(text)
-    return np.array(encoded.ids[:16_384], np.int64)
+    file = checkpoint / "tokenizer.json"
+    if not file.is_file():
+        raise CompileError(f"{file} is missing, and a text is compared by its tokens.")
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return np.array(tokenizer.encode(text).ids[:16_384], np.int64)
 
 
 def _measure(kind: str, directory: Path, threads: int, request: dict[str, Any]) -> dict[str, Any]:
@@ -99,6 +106,11 @@ def _measure(kind: str, directory: Path, threads: int, request: dict[str, Any]) 
         [sys.executable, "-m", "compiler.measure", kind, str(directory), str(threads)],
         input=stream.getvalue(), capture_output=True, check=False, cwd=Path(__file__).parents[1],
     )  # fmt: skip
+    if done.returncode < 0:
+        raise CompileError(
+            f"Signal {-done.returncode} ended the process that measures {directory}, {kind}; the kernel sends 9 when "
+            f"memory runs out."
+        )
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {done.returncode}"]
         error = UnsupportedModelError if kind == "compiled" else CompileError
@@ -142,6 +154,8 @@ def compare(
             request |= _to_score(vocab_size, text, window, Path(scratch))
         theirs = _measure(REFERENCE, checkpoint.resolve(), threads, request)
         ours = _measure(kind, target.resolve(), threads, request)
+    if kind == "compiled":
+        _require_same_bits(target.resolve(), vocab_size, context)
     names = [name for name in ours if name.startswith("l")]
     difference = max(float(np.abs(ours[n] - theirs[n][-len(ours[n]) :]).max() / np.abs(theirs[n]).max()) for n in names)
     same = np.concatenate([ours[n].argmax(1) == theirs[n][-len(ours[n]) :].argmax(1) for n in names])
@@ -163,6 +177,14 @@ def compare(
         perplexity,
         divergence,
     )
+
+
+def _require_same_bits(target: Path, vocab_size: int, context: int) -> None:
+    """UnsupportedModelError unless one thread and two give the same logits of a prompt that two share out."""
+    request = {"p0": np.random.default_rng(1).integers(0, vocab_size, min(_SHARED_OUT, context))}
+    one, two = (_measure("compiled", target, threads, request)["l0"] for threads in (1, 2))
+    if not np.array_equal(one, two):
+        raise UnsupportedModelError(f"The logits of {target} depend on the number of threads")
 
 
 def _correlations(ours: npt.NDArray[np.float32], theirs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -208,6 +230,8 @@ def table(comparison: Comparison, seconds: float) -> str:
     if comparison.perplexity:
         ours, theirs = comparison.perplexity
         change = 100 * (ours / theirs - 1)
-        lines.append(f"| perplexity of the held-out text | {ours:.4f} ({change:+.2f} %) | {theirs:.4f} |")
+        lines.append(
+            f"| perplexity of {comparison.positions:,} held-out tokens | {ours:.4f} ({change:+.2f} %) | {theirs:.4f} |"
+        )
         lines.append(f"| Kullback-Leibler divergence on it, nats a token | {comparison.divergence:.5f} | |")
     return "\n".join(lines)

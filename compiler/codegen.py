@@ -55,6 +55,10 @@ MACROS = [
 _GENERATED = ["-fopenmp", "-fno-signed-zeros", "-fassociative-math", "-fno-tree-pre"]
 LOOPS_OF_OUR_OWN = [f"-Wl,--wrap={name}" for name in ("GOMP_parallel", "omp_get_num_threads", "omp_get_thread_num")]
 
+_OWN_MEMORY = r"[ \t]*std::unique_ptr<[^\n]*\n[ \t]*[^\n]*\.get\(\);\n"
+"""Inductor's memory for one thread (`LocalBufferContext`): the owner, and on the next line a pointer."""
+_LACKING = ("Killed", "No space left on device", "out of memory", "Cannot allocate memory")
+"""What g++ says of the machine and not of the code."""
 _KERNELS = ("runtime", "team", "loops", "linear", "attention", "sampling", "engine")
 
 
@@ -97,14 +101,20 @@ def generate(program: torch.export.ExportedProgram, directory: Path) -> Source:
 def _loops_apart(text: str) -> str:
     """Generated C++ with a parallel region for each of OpenMP's loops, which is what engines/native/loops.cpp can do.
 
-    Inductor opens one region for several loops. Raises UnsupportedModelError where a loop keeps a sum for each thread:
-    then it is one over all tokens, which a batch of several sequences must not have.
+    Inductor opens one region for several loops, with memory that each thread has for itself; here each turn of the loop
+    has its own. Raises UnsupportedModelError where a loop keeps a sum for each thread: then it is one over all tokens,
+    which a batch of several sequences must not have. And where threads would share what was meant for each.
     """
     text = re.sub(r"#pragma omp parallel num_threads\(\d+\)\n", "\n", text)
     text = text.replace("int tid = omp_get_thread_num();", "")
     text = text.replace("#pragma omp for", "#pragma omp parallel for")
+    text = re.sub(
+        rf"((?:{_OWN_MEMORY})+)([ \t]*#pragma omp parallel for\n[ \t]*for\([^\n]*\n[ \t]*\{{\n)", r"\2\1", text
+    )
     if re.search(r"\btid\b", text):
         raise UnsupportedModelError("The graph has a sum over all tokens of a pass")
+    if re.search(rf"{_OWN_MEMORY}\s*#pragma omp", text):
+        raise UnsupportedModelError("The graph has a loop whose threads would share their memory")
     return text
 
 
@@ -124,8 +134,7 @@ def _run(command: list[str], refusal: type[CompileError] = CompileError) -> None
         if missing:
             raise UnsupportedModelError(f"The graph needs operators without a kernel here ({', '.join(missing)})")
         complaints = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
-        killed = "Killed" in done.stderr  # by the kernel, for want of memory
-        error = CompileError if killed else refusal
+        error = CompileError if any(words in done.stderr for words in _LACKING) else refusal
         raise error(f"{command[0]} failed: {next(iter(complaints), f'exit status {done.returncode}')}")
 
 

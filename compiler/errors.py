@@ -1,5 +1,6 @@
 """What the compiler says when it will not compile."""
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,7 +28,7 @@ class CannotCalibrateError(Exception):
 def refusing(what: str) -> Iterator[None]:
     """Turn whatever torch raises within into UnsupportedModelError: "`what` (the reason)".
 
-    Running out of memory says nothing about the model: it is CompileError.
+    Running out of memory or disk says nothing about the model: it is CompileError.
     """
     try:
         yield
@@ -36,6 +37,8 @@ def refusing(what: str) -> Iterator[None]:
     except Exception as error:
         if "can't allocate memory" in str(error):
             raise CompileError("Memory ran out.") from error
+        if "No space left on device" in str(error):
+            raise CompileError(f"The disk of {tempfile.gettempdir()} is full; TMPDIR names another.") from error
         raise UnsupportedModelError(f"{what} ({first_line(error)})") from error
 
 

@@ -149,6 +149,9 @@ def export(model: PreTrainedModel) -> Exported:
         raise UnsupportedModelError(
             f"{type(model).__name__} has {layers} layers but only {len(attention.layers)} of them use plain attention"
         )
+    (positions,) = (n for n in program.graph.nodes if n.op == "placeholder" and n.name == "positions")
+    if all(user.target is torch.ops.aten.sym_size.int for user in positions.users):
+        raise UnsupportedModelError(f"{type(model).__name__} does not read the positions that it is given")
     return Exported(program, attention.layers, model.config.get_text_config().vocab_size)
 
 

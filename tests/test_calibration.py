@@ -1,6 +1,7 @@
 """Four bits by what the layers are fed with: the error is smaller, the text is the same every time, and one that is of
 no use is recognised."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,22 @@ def test_a_chat_model_also_writes_what_users_ask() -> None:
     text = calibration_text.write(export.load(DEMO), DEMO, 16)
     opening = Tokenizer.from_file(str(DEMO / "tokenizer.json")).encode("<|im_start|>user\n").ids
     assert sum(row[: len(opening)].tolist() == opening for row in text.ids) >= 10
+
+
+def test_a_template_that_refuses_a_lone_question_leaves_the_other_beginnings(
+    llama_directory: Path, tmp_path: Path
+) -> None:
+    checkpoint = Path(shutil.copytree(llama_directory, tmp_path / "refusing"))
+    (checkpoint / "chat_template.jinja").write_text("{{ raise_exception('a system message is needed') }}")
+    text = calibration_text.write(export.load(checkpoint), checkpoint, 32)
+    assert len(text.ids) + len(text.held_out) == calibration_text.SEQUENCES
+
+
+def test_a_checkpoint_without_a_tokenizer_has_no_text_to_calibrate_on(llama_directory: Path, tmp_path: Path) -> None:
+    checkpoint = Path(shutil.copytree(llama_directory, tmp_path / "mute"))
+    (checkpoint / "tokenizer.json").unlink()
+    with pytest.raises(CannotCalibrateError, match="its tokenizer cannot be read"):
+        calibration_text.write(export.load(checkpoint), checkpoint, 32)
 
 
 @pytest.mark.parametrize(

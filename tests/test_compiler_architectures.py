@@ -1,5 +1,6 @@
 """Every architecture the README promises, compiled from a tiny random checkpoint and held to transformers' logits."""
 
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    BartConfig,
+    BitNetConfig,
     BloomConfig,
     Gemma2Config,
     GraniteConfig,
@@ -29,6 +32,9 @@ from tests.checkpoints import CONFIGS, CONTEXT, SIZES, VOCAB, make_checkpoint
 
 _NO_HEAD_DIM: dict[str, Any] = {**{k: v for k, v in SIZES.items() if k != "head_dim"}, "pad_token_id": 0}
 MORE: dict[str, PretrainedConfig] = {
+    "bitnet": BitNetConfig(
+        **_NO_HEAD_DIM
+    ),  # whose norm reads what nothing else does: each thread has memory of its own
     "gemma2-softcap": Gemma2Config(**SIZES, sliding_window=24, query_pre_attn_scalar=16),
     "granite": GraniteConfig(**_NO_HEAD_DIM),
     "olmo2": Olmo2Config(**_NO_HEAD_DIM),
@@ -81,6 +87,42 @@ def test_a_graph_that_sums_over_the_tokens_of_a_pass_is_refused(tmp_path: Path) 
     program = torch.export.export(Sum(), (torch.ones(7, 64),), dynamic_shapes=({0: tokens},))
     with pytest.raises(UnsupportedModelError, match="a sum over all tokens of a pass"):
         codegen.generate(program, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_memory_of_a_thread_s_own_stays_its_own(tmp_path: Path) -> None:
+    class Norm(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = torch.relu(x[:, :128]).square() * x[:, 128:]
+            return y * torch.rsqrt(y.square().mean(-1, keepdim=True) + 1e-5)
+
+    tokens = torch.export.Dim("tokens", min=2, max=512)
+    program = torch.export.export(Norm(), (torch.ones(7, 256),), dynamic_shapes=({0: tokens},))
+    text = codegen.generate(program, tmp_path).path.read_text()
+    assert "buf_local_buffer" in text, "or this is no such graph any more"
+    assert not re.search(r"\.get\(\);\s*#pragma omp", text), "threads share what is made before their loop"
+
+
+def test_code_whose_threads_would_share_their_memory_is_refused() -> None:
+    memory = "std::unique_ptr<float []> a = std::make_unique<float []>(8L);\nfloat* b = a.get();\n"
+    with pytest.raises(UnsupportedModelError, match="threads would share their memory"):
+        codegen._loops_apart(f"{memory}#pragma omp for\nwhile (more())\n{{\nb[0] = 1;\n}}\n")
+
+
+def test_a_model_that_counts_positions_by_itself_is_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = BartConfig(
+        vocab_size=VOCAB,
+        max_position_embeddings=64,
+        d_model=32,
+        decoder_layers=1,
+        decoder_attention_heads=2,
+        decoder_ffn_dim=32,
+    )
+    config.num_hidden_layers = 1
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "bart")  # type: ignore[no-untyped-call]
+    with pytest.raises(UnsupportedModelError, match="BartForCausalLM does not read the positions that it is given"):
+        build(tmp_path / "bart", tmp_path / "artifact", "int8")
 
 
 def test_a_directory_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -4,12 +4,17 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, BloomConfig
 
 from compiler import __main__ as command
@@ -20,6 +25,7 @@ from engines.cpu_levels import levels_here
 from engines.prompts import HEADER_BYTES, file_name
 from tests.baking import LEVEL, bake
 from tests.checkpoints import VOCAB, write_tokenizer
+from tests.running_server import PATIENCE
 
 REFUSED, UNSUPPORTED, USAGE = 1, 3, 2
 BUILT = build.Built(1.0, None)
@@ -69,6 +75,74 @@ def test_an_architecture_that_cannot_be_compiled_has_a_status_of_its_own(compile
     assert not compile_.out.exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_check_leaves_nothing_behind(
+    compile_: Compile, llama_directory: Path, llama_artifact: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def compare(*_: object) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(PATIENCE)  # until the signal is here
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(build, "build", lambda checkpoint, out, *_: shutil.copytree(llama_artifact, out) and BUILT)
+    monkeypatch.setattr(check, "compare", compare)
+    try:
+        assert compile_(llama_directory) == (130, "compiler: interrupted.")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not compile_.out.exists()
+
+
+def test_logits_that_depend_on_the_number_of_threads_are_refused(
+    compile_: Compile, llama_directory: Path, llama_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = check._measure
+
+    def torn(kind: str, directory: Path, threads: int, request: Any) -> Any:
+        found = measure(kind, directory, threads, request)
+        return {name: value + (name == "l0" and threads == 1) for name, value in found.items()}
+
+    monkeypatch.setattr(build, "build", lambda checkpoint, out, *_: shutil.copytree(llama_artifact, out) and BUILT)
+    monkeypatch.setattr(check, "_measure", torn)
+    status, said = compile_(llama_directory)
+    assert (status, "depend on the number of threads" in said) == (UNSUPPORTED, True)
+
+
+def test_weights_that_are_not_finite_are_named(compile_: Compile, checkpoint: Path) -> None:
+    tensors = load_file(checkpoint / "model.safetensors")
+    tensors["model.norm.weight"][3] = float("nan")
+    save_file(tensors, checkpoint / "model.safetensors", {"format": "pt"})
+    status, said = compile_(checkpoint)
+    assert (status, "model.norm.weight of " in said, "are not finite" in said) == (REFUSED, True, True)
+
+
+def test_weights_that_are_quantised_already_are_refused(compile_: Compile, checkpoint: Path) -> None:
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "gptq"}}))
+    status, said = compile_(checkpoint)
+    assert status == REFUSED
+    assert "is quantised already (gptq); compile the original checkpoint" in said
+
+
+def test_a_text_without_a_tokenizer_is_refused_before_the_long_work(
+    compile_: Compile, checkpoint: Path, tmp_path: Path
+) -> None:
+    (checkpoint / "tokenizer.json").unlink()
+    (tmp_path / "text.txt").write_text("some words")
+    status, said = compile_(checkpoint, "--text", str(tmp_path / "text.txt"))
+    assert (status, "tokenizer.json is missing, and a text is compared by its tokens" in said) == (REFUSED, True)
+    assert not compile_.out.exists()
+
+
+def test_a_text_is_compared_whole_whatever_the_tokenizer_cuts(checkpoint: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    whole = len(tokenizer.encode("fox " * 100).ids)
+    tokenizer.enable_truncation(8)
+    tokenizer.enable_padding(length=500)
+    tokenizer.save(str(checkpoint / "tokenizer.json"))
+    assert len(check.held_out(checkpoint, "fox " * 100)) == whole
+
+
 def test_a_model_that_does_not_agree_with_transformers_is_left_to_transformers(
     compile_: Compile, llama_directory: Path, llama_artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,7 +151,7 @@ def test_a_model_that_does_not_agree_with_transformers_is_left_to_transformers(
     status, said = compile_(llama_directory)
     assert status == UNSUPPORTED
     assert said.startswith("compiler: The compiled model does not agree with transformers; serve")
-    assert not (compile_.out / "manifest.json").exists()
+    assert not compile_.out.exists(), "and the next attempt finds nothing in its way"
 
 
 @pytest.mark.parametrize(("correlation", "last"), [(0.31, "int4 moved the logits far"), (0.97, "| same most likely")])
@@ -141,7 +215,7 @@ def test_pages_that_change_an_answer_are_not_served(
     status, said = compile_(llama_directory, "--prompt", str(prompt))
     assert status == REFUSED
     assert said == f"compiler: The pages of {prompt} change the answer to a request."
-    assert not (compile_.out / "manifest.json").exists()
+    assert not compile_.out.exists(), "and the next attempt finds nothing in its way"
 
 
 def test_a_directory_that_is_not_there(compile_: Compile, tmp_path: Path) -> None:
