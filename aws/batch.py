@@ -85,19 +85,19 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def _message(message_id: str, body: str, response: dict[str, Any] | Exception) -> str:
-    """The result in JSON, in ASCII."""
+    """The result in JSON, in ASCII; without the request where both are too long together."""
     request: Any = body
     with suppress(ValueError):
         request = json.loads(body)
-    if isinstance(response, ApiError):
-        return json.dumps({"message_id": message_id, "request": request, **response.envelope()})
-    message = json.dumps({"message_id": message_id, "request": request, "response": response})
+    outcome = response.envelope() if isinstance(response, ApiError) else {"response": response}
+    message = json.dumps({"message_id": message_id, "request": request, **outcome})
     if len(message) <= MAX_MESSAGE_BYTES:
         return message
-    too_large = InvalidRequestError(
-        "The answer and its request are over the 1 MB of a message; ask for fewer tokens, choices or logprobs."
-    )
-    return json.dumps({"message_id": message_id, **too_large.envelope()})
+    if not isinstance(response, ApiError):
+        outcome = InvalidRequestError(
+            "The answer and its request are over the 1 MB of a message; ask for fewer tokens, choices or logprobs."
+        ).envelope()
+    return json.dumps({"message_id": message_id, **outcome})
 
 
 def _deliver_again(records: list[dict[str, Any]], delays: Mapping[str, int]) -> None:

@@ -104,6 +104,13 @@ def test_an_answer_that_no_message_holds_is_not_generated_again(queue: str) -> N
     assert "ask for fewer tokens" in result["error"]["message"]
 
 
+def test_a_refusal_of_a_long_request_is_sent_without_it(queue: str) -> None:
+    body = json.dumps({"messages": 200_000 * "é"}, ensure_ascii=False)
+    assert failed(batch.process(sqs_event(body), Context(60_000), answer, queue)) == []
+    (result,) = results(queue)
+    assert (result["error"]["message"], "request" in result) == ("no prompt", False)
+
+
 def test_what_had_no_time_is_delivered_again_at_once_and_what_failed_later(queue: str) -> None:
     """GIVEN a queue with a long visibility timeout WHEN messages come back THEN they do not wait for that."""
     sqs, requests = batch.client(), batch.client().get_queue_url(QueueName="requests")["QueueUrl"]
