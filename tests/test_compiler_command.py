@@ -83,13 +83,14 @@ def test_an_interrupted_check_leaves_nothing_behind(
         os.kill(os.getpid(), number)
         time.sleep(PATIENCE)  # until the signal is here
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = [signal.getsignal(signal.SIGTERM), signal.signal(signal.SIGINT, signal.default_int_handler)]
     monkeypatch.setattr(build, "build", lambda checkpoint, out, *_: shutil.copytree(llama_artifact, out) and BUILT)
     monkeypatch.setattr(check, "compare", compare)
     try:
         assert compile_(llama_directory) == (130, "compiler: interrupted.")
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+            signal.signal(each, handler)
     assert not compile_.out.exists()
 
 
