@@ -158,3 +158,32 @@ def test_the_invoke_tool_prints_text_and_says_errors(invoke_api: str) -> None:
 def test_the_application_is_the_image_that_was_built() -> None:
     built = (ROOT / ".aws-sam" / "build" / "template.yaml").read_text()
     assert f"ImageUri: {IMAGE}" in built
+
+
+TRANSFORM = """
+import json, sys
+from samcli.yamlhelper import yaml_parse
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.translator import Translator
+
+template = yaml_parse(sys.stdin.read())
+for name in ("CausalLM", "ManagedCausalLM"):
+    template["Resources"][name]["Properties"]["ImageUri"] = "123456789012.dkr.ecr.us-east-1.amazonaws.com/r:tag"
+print(json.dumps(Translator({}, Parser()).translate(template, parameter_values={"AWS::Region": "us-east-1"})))
+"""
+
+
+def test_sam_gives_each_version_the_description_that_publishes_it() -> None:
+    """The transform that AWS runs on the template; the versions are what `live` stands for."""
+    done = subprocess.run(
+        [str(SAM.with_name("python")), "-c", TRANSFORM],
+        input=(ROOT / "template.yaml").read_text(),
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    resources = json.loads(done.stdout)["Resources"].values()
+    versions = [resource["Properties"] for resource in resources if resource["Type"] == "AWS::Lambda::Version"]
+    assert len(versions) == 2
+    assert all(version["Description"] == {"Ref": "FunctionPolicy"} for version in versions)
