@@ -14,7 +14,8 @@ from api.call_styles import CallStyle
 from api.errors import InvalidRequestError
 from api.schema import ChatRequest, Function, NamedTool
 from api.shapes import OWN_KEYWORD
-from generation.constraint import AS_JSON, Grammar, split_at
+from generation.constraint import AS_JSON, Grammar
+from generation.grammar_reader import split_at
 
 NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
 

@@ -19,6 +19,7 @@ from generation.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from generation.grammar_library import LLMatcher, LLTokenizer
+    from generation.grammar_reader import Reader
 
 MOST_CHARACTERS = 65_536
 """Of a grammar or a schema."""
@@ -63,12 +64,6 @@ class Grammar(Struct, frozen=True):
     """A JSON schema, a regular expression (Rust's, for the whole text), a JSON list of texts, or a Lark grammar."""
     marks: tuple[tuple[str, int], ...] = ()
     """Special tokens in it, by name: the text has their names where they are."""
-
-
-def split_at(marks: Iterable[str], text: str) -> list[str]:
-    """`text` in pieces, each of `marks` one of its own."""
-    any_mark = "|".join(map(re.escape, marks))
-    return [piece for piece in re.split(f"({any_mark})", text) if piece] if any_mark else [text]
 
 
 class Constraint:
@@ -136,13 +131,11 @@ class CompiledGrammar:
         """The constraint on a text of which nothing is there yet."""
         return Constraint(self._matcher.deep_copy(), frozenset(self._tokenizer.eos_tokens), self._tokenizer.vocab_size)
 
-    def accepts(self, text: str) -> bool:
-        """Whether `text` is a whole text of this grammar."""
-        matcher = self._matcher.deep_copy()
-        ids: list[int] = []
-        for piece in split_at(self._marks, text):
-            ids += [self._marks[piece]] if piece in self._marks else self._tokenizer.tokenize_str(piece)
-        return matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting()
+    def reader(self) -> "Reader":
+        """What reads a text of which nothing is there yet."""
+        from generation.grammar_reader import Reader
+
+        return Reader(self._matcher.deep_copy(), self._tokenizer, self._marks)
 
 
 class Grammars:

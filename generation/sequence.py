@@ -117,7 +117,7 @@ class Sequence:
         self._drafter: Drafter | None = None
         self._draft: list[int] = []
         """What may follow, as last looked up."""
-        self._stops = StopMatcher(params.stop, None if grammar is None else grammar.accepts)
+        self._stops = StopMatcher(params.stop, grammar.reader().may_end_after if grammar and params.stop else None)
         self._arrived = self._released = 0  # characters
         self._pending: list[Token] = []
 

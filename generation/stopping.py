@@ -10,11 +10,16 @@ class StopMatcher:
     """Filters one completion's text as it arrives; belongs to one request."""
 
     def __init__(self, stops: tuple[str, ...], may_end: Callable[[str], bool] | None = None) -> None:
-        """`may_end` says of the text before a stop string whether it may be the whole text; None is always."""
+        """`may_end` says of the text before a stop string whether it may be the whole text; None is always.
+
+        It is given what of that text it was not given before.
+        """
         self._stops = stops
         self._may_end = may_end
-        self._before = ""
-        """What was released, where `may_end` asks for it."""
+        self._untold = ""
+        """What was released and not given to `may_end`."""
+        self._told = 0
+        """Characters of `_held` that were given to it."""
         self._held = ""
         self._passed = 0
         """Characters of `_held` at which no stop string that counts begins."""
@@ -26,7 +31,7 @@ class StopMatcher:
         self._held += text
         while found := [(at, stop) for stop in self._stops if (at := self._held.find(stop, self._passed)) >= 0]:
             first, stop = min(found)
-            if self._may_end is None or self._may_end(self._before + self._held[:first]):
+            if self._ends_at(first):
                 self.met = stop
                 return self._release(first)
             self._passed = first + 1
@@ -40,14 +45,23 @@ class StopMatcher:
         """What was held back, once no more text will come."""
         return self._release(len(self._held))
 
+    def _ends_at(self, first: int) -> bool:
+        if self._may_end is None:
+            return True
+        untold = self._untold + self._held[self._told : first]
+        self._untold, self._told = "", first
+        return self._may_end(untold)
+
     def _release(self, end: int) -> str:
         released, self._held = self._held[:end], self._held[end:]
         self._passed = max(0, self._passed - end)
-        return self._noted(released)
+        self._noted(released[self._told :])
+        self._told = max(0, self._told - end)
+        return released
 
     def _noted(self, released: str) -> str:
         if self._may_end is not None:
-            self._before += released
+            self._untold += released
         return released
 
     def _possible_start(self) -> int:

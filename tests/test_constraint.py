@@ -1,6 +1,7 @@
 """Texts that follow a grammar: one of its own, whatever the sampling, and the same one alone or beside others."""
 
 import json
+import random
 import re
 import subprocess
 import sys
@@ -239,6 +240,21 @@ def test_a_stop_string_counts_only_where_the_text_may_end(tokenizer: Tokenizer, 
         stopped = made(tokenizer, following(grammars, WORDS, seed, max_tokens=60, stop=(" ",)))
         assert text_of(stopped) == words.partition(" ")[0]
         assert stopped[-1].finish_reason == ("stop" if " " in words else "length")
+
+
+def test_a_text_that_is_read_in_pieces_may_end_where_it_may_when_read_at_once(grammars: Grammars) -> None:
+    mark, rules = "<call>", 'start: word <[300]> word | word "<" word?\nword: /[a-z]+/'
+    compiled = grammars.compiled(Grammar("lark", rules, ((mark, 300),)))
+    draw = random.Random(1)
+    for text in (f"fox{mark}dog", "fox<", "fox<cal", f"fox{mark}do.g"):
+        ends = [compiled.reader().may_end_after(text[:end]) for end in range(1, len(text) + 1)]
+        assert any(ends)
+        for _ in range(20):
+            reader, read = compiled.reader(), 0
+            while read < len(text):
+                more = text[read : read + draw.randint(1, 4)]
+                read += len(more)
+                assert reader.may_end_after(more) == ends[read - 1]
 
 
 def test_the_end_of_sequence_comes_where_the_text_may_end_and_not_before_min_tokens(

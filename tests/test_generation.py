@@ -120,6 +120,31 @@ def test_text_of_any_split_is_cut_where_the_whole_text_is_cut() -> None:
         assert got == expected
 
 
+def test_what_may_end_a_text_is_asked_at_each_stop_string_and_told_every_character_once() -> None:
+    text, stops = "aababaabcabab", ("ab", "cab")
+    for mask in range(2 ** (len(text) - 1)):
+        told: list[str] = []
+        asked: list[str] = []
+
+        def may_end(more: str, told: list[str] = told, asked: list[str] = asked) -> bool:
+            told.append(more)
+            asked.append("".join(told))
+            return False
+
+        matcher, got, piece = StopMatcher(stops, may_end), "", ""
+        for i, character in enumerate(text):
+            piece += character
+            if mask >> i & 1 or i == len(text) - 1:
+                got += matcher.skip(piece) if i == 3 else matcher.add(piece)
+                piece = ""
+        assert got + matcher.flush() == text
+        searched = [at for at in range(len(text)) if text.startswith(stops, at)]
+        assert set(asked) <= {text[:at] for at in searched}
+        assert asked == sorted(asked, key=len)
+        if not mask >> 3 & 1:  # nothing was skipped
+            assert asked == [text[:at] for at in searched]
+
+
 def test_tokens_belong_to_the_text_that_is_shown(llama: Model) -> None:
     params = GenerationParams(max_tokens=60, stop=("jump",), logprobs=0, sampling=GREEDY)
     pieces = say(llama, TEXT, params)
