@@ -13,6 +13,8 @@ CAUTION = 2.0
 """A pass is expected to take at most this many times the slowest recent one of its kind."""
 FADING = 0.9
 """How much of a slow pass's memory is left after each later one."""
+FORGETTING = 0.5
+"""How much of it is left after each request that was refused because of it."""
 MEASURED_ROWS = 16
 """Passes that read fewer prompt tokens than this say little about the cost of each."""
 
@@ -40,11 +42,12 @@ class Pace:
     def refused(self) -> None:
         """A request was answered without a pass because of these costs, so no pass can show that they have gone down.
 
-        They fade as after a fast pass, never below the fastest one seen.
+        They fade faster than by passes, never below the fastest one seen: a request that is tried in vain is cut short,
+        one that is refused in vain has nothing.
         """
-        self.step = min(self.step, max(self._fastest_step, FADING * self.step))
+        self.step = min(self.step, max(self._fastest_step, FORGETTING * self.step))
         if self.row is not None:
-            self.row = max(self._fastest_row, FADING * self.row)
+            self.row = max(self._fastest_row, FORGETTING * self.row)
 
     def decodes_by(self, deadline: float, now: float, cost: float = 1.0) -> bool:
         """Whether one more pass without prompts, of `cost` such passes, ends before `deadline` with time to answer."""

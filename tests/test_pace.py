@@ -23,14 +23,14 @@ def tokens_made(pace: Pace, tokenizer: Tokenizer, seconds: float) -> int:
     return last.result.completion_tokens
 
 
-def test_one_slow_pass_does_not_refuse_requests_for_ever(llama_directory: Path) -> None:
+def test_one_slow_pass_refuses_a_few_requests_at_most(llama_directory: Path) -> None:
     tokenizer = read_tokenizer(llama_directory)
     for slow_rows in (0, 100):
         pace = Pace()
         for rows in (100, 0):
             pace.observe(rows, 0.001)
         pace.observe(slow_rows, 1000.0)
-        made = [tokens_made(pace, tokenizer, seconds=60.0) for _ in range(100)]
+        made = [tokens_made(pace, tokenizer, seconds=60.0) for _ in range(8)]
         assert made[0] == 0, "nobody knows yet that it was a hiccup"
         assert made[-1] == 3
 
