@@ -28,7 +28,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from api.errors import ApiError, InternalError, InvalidRequestError
+from api.errors import ApiError, ForbiddenError, InternalError, InvalidRequestError
 from api.preparation import PreparedRequest
 from api.routes import (
     STREAM_HEADERS,
@@ -66,6 +66,8 @@ MAX_BALANCED_BYTES = 1_000_000
 """A little under the 1 MiB that a load balancer takes from a function."""
 MAX_STREAM_BYTES = 200_000_000
 """What Lambda streams."""
+SIGNING_DOORS = frozenset({"rest-api", "http-api", "function-url"})
+"""Those that can look at a signature."""
 
 KEYS = make_keys(SETTINGS)
 MODEL = get_model(SETTINGS)
@@ -203,6 +205,8 @@ def _http(event: HttpEvent, context: Any, first: bool) -> Mapping[str, Any] | St
         from aws.cross_origin import preflight
 
         return _shaped(preflight(event.request), event, context)
+    if SETTINGS.signed_only and not event.signed and event.source in SIGNING_DOORS:
+        raise ForbiddenError("This function takes requests that are signed (AWS Signature Version 4) only.")
     deadline = _deadline(context)
     if event.source in ("rest-api", "http-api") and not streams:
         # The gateway's clock also ran while this environment started for its request.

@@ -60,6 +60,8 @@ class Settings(Struct, frozen=True):
     """HOST: server only, `python -m server`: address to listen on; 0.0.0.0 in a container."""
     allowed_hosts: tuple[str, ...] = ()
     """ALLOWED_HOSTS: server only, without keys: names it may be called by beside localhost, separated by commas."""
+    signed_only: bool = False
+    """SIGNED_ONLY: Lambda only, refuse HTTP requests that their front door has not found signed (`AWS_IAM`)."""
     cors_origins: tuple[str, ...] = ()
     """CORS_ORIGINS: origins whose pages may call it, `https://app.example`, separated by commas; of a server also `*`.
 
@@ -115,8 +117,10 @@ class Settings(Struct, frozen=True):
             page=_choice(env, "PAGE", ("true", "false")) == "true",
             host=env.get("HOST") or default.host,
             allowed_hosts=tuple(name.lower() for name in _several(env, "ALLOWED_HOSTS")),
+            # `sam local` checks no signature, whatever the template says.
+            signed_only=_choice(env, "SIGNED_ONLY", ("false", "true")) == "true" and not env.get("AWS_SAM_LOCAL"),
             cors_origins=_several(env, "CORS_ORIGINS"),
-            port=_whole(env, "PORT", default.port),
+            port=_whole(env, "PORT", default.port, most=65_535),
             workers=_whole(env, "WORKERS", default.workers, least=1),
             concurrency=_whole(env, "CONCURRENCY", default.concurrency, least=1),
             queue_length=_whole(env, "QUEUE_LENGTH", default.queue_length),

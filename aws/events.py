@@ -27,6 +27,8 @@ class HttpEvent(Struct, frozen=True):
 
     source: Source
     request: HttpRequest
+    signed: bool
+    """Whether the front door has found the request signed by somebody whom it lets in (`AWS_IAM`)."""
     signed_by: str | None
     """Id of the IAM user or role, whatever its session, that the front door knows the request to be from."""
 
@@ -126,7 +128,8 @@ def _http_v1(event: dict[str, Any], context: dict[str, Any]) -> HttpEvent:
     if "elb" in context:
         source = "alb" if event.get("headers") is not None else "alb-multi"
     user = _at(context, "identity", "user")
-    return _http_event(event, source, _text(event, "httpMethod"), _text(event, "path") or "/", headers, user)
+    signed = any(isinstance(_at(context, "identity", part), str) for part in ("user", "userArn", "caller"))
+    return _http_event(event, source, _text(event, "httpMethod"), _text(event, "path") or "/", headers, signed, user)
 
 
 def _http_v2(event: dict[str, Any], context: dict[str, Any]) -> HttpEvent:
@@ -135,12 +138,19 @@ def _http_v2(event: dict[str, Any], context: dict[str, Any]) -> HttpEvent:
     if path.startswith(stage):  # an HTTP API's named stage is part of rawPath
         path = path[len(stage) - 1 :]
     source: Source = "function-url" if ".lambda-url." in str(context.get("domainName")) else "http-api"
+    signed = isinstance(_at(context, "authorizer", "iam"), dict)
     user = _at(context, "authorizer", "iam", "userId")
-    return _http_event(event, source, _text(context["http"], "method"), path, _object(event, "headers"), user)
+    return _http_event(event, source, _text(context["http"], "method"), path, _object(event, "headers"), signed, user)
 
 
 def _http_event(
-    event: dict[str, Any], source: Source, method: str, path: str, headers: Mapping[str, Any], user: Any
+    event: dict[str, Any],
+    source: Source,
+    method: str,
+    path: str,
+    headers: Mapping[str, Any],
+    signed: bool,
+    user: Any,
 ) -> HttpEvent:
     raw = _text(event, "body").encode("utf-8", "surrogatepass")
     if event.get("isBase64Encoded"):
@@ -150,7 +160,7 @@ def _http_event(
             raw = b"\xff"  # not base64: no JSON either, and refused as such
     names = {name.lower(): str(value) for name, value in headers.items()}
     signed_by = user.partition(":")[0] if isinstance(user, str) else None  # of a role, its session follows
-    return HttpEvent(source, HttpRequest(method.upper(), canonical_path(unquote(path)), names, raw), signed_by)
+    return HttpEvent(source, HttpRequest(method.upper(), canonical_path(unquote(path)), names, raw), signed, signed_by)
 
 
 def _at(value: Any, *names: str) -> Any:

@@ -176,6 +176,7 @@ def test_a_failed_load_leaves_nothing_behind(
             "STREAMING_DOORS has 'http-api'; set it to any of function-url, rest-api, separated by commas.",
         ),
         ("THREADS", "-1", "THREADS is '-1'; set it to a whole number of at least 0."),
+        ("PORT", "65536", "PORT is '65536'; set it to a whole number from 0 to 65535."),
         ("PREFIX_CACHE", "101", "PREFIX_CACHE is '101'; set it to a whole number from 0 to 100."),
         ("PREFIX_CACHE", "-1", "PREFIX_CACHE is '-1'; set it to a whole number from 0 to 100."),
         ("PREFIX_CACHE_SHARED", "yes", "PREFIX_CACHE_SHARED is 'yes'; set it to one of false, true."),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from api.errors import InternalError
 from aws.cross_origin import EXPOSED
 
 ROOT = Path(__file__).parent.parent
@@ -141,6 +142,8 @@ def resolved(part: Any, values: dict[str, str]) -> Any:
         return part
     if "Ref" in part:
         return values.get(part["Ref"], part["Ref"])
+    if "Fn::GetAtt" in part:
+        return values.get(str(part["Fn::GetAtt"]).partition(".")[0], part)
     if "Fn::If" in part:
         condition, so, otherwise = part["Fn::If"]
         return resolved(so if evaluate({"Condition": condition}, values) else otherwise, values)
@@ -163,6 +166,13 @@ NOT_OF_A_VERSION = {"ReservedConcurrentExecutions", "ProvisionedConcurrencyConfi
 """What the function, or its alias, has beside its versions (AWS's API reference, PublishVersion)."""
 
 
+def with_instances(values: dict[str, str]) -> dict[str, str]:
+    """`values` with the capacity provider's name: CloudFormation makes another one where one of these parts changes."""
+    provider = RESOURCES["Instances"]["Properties"]
+    replaced_with = [provider[part] for part in ("VpcConfig", "InstanceRequirements", "PermissionsConfig")]
+    return values | {"Instances": str(resolved(replaced_with, values))}
+
+
 @pytest.mark.parametrize("name", sorted(PARAMETERS.keys() - {"Capacity"}))
 @pytest.mark.parametrize("before", [{}, {"ModelBucket": "bucket", "ModelPrefix": "x"}, MANAGED], ids=str)
 def test_a_version_is_published_exactly_when_a_parameter_changes_the_function(
@@ -175,8 +185,8 @@ def test_a_version_is_published_exactly_when_a_parameter_changes_the_function(
     assert function["VersionDescription"] == {"Ref": "FunctionPolicy"}
     configuration = {key: part for key, part in (FUNCTION | function).items() if key not in NOT_OF_A_VERSION}
     policy = RESOURCES["FunctionPolicy"]["Properties"]["Description"]
-    old = with_defaults(before)
-    for new in (old | {name: choice} for choice in choices):
+    old = with_instances(with_defaults(before))
+    for new in (with_instances(old | {name: choice}) for choice in choices):
         published = resolved(policy, old) != resolved(policy, new)
         assert published == (resolved(configuration, old) != resolved(configuration, new))
 
@@ -187,8 +197,29 @@ def test_what_a_version_is_published_for_fits_into_a_policy_s_description() -> N
         or str(parameter.get("MaxValue") or parameter.get("MaxLength", 0) * "x")
         for name, parameter in PARAMETERS.items()
     }
-    longest |= {"Capacity": "managed", "ModelBucket": 63 * "x", "FunctionUrl": "streaming", "Api": "rest-streaming"}
+    # A name that CloudFormation makes: the stack's, of 71 characters at most (a queue's has 9 more, 80 at most), the
+    # resource's and twelve random ones.
+    longest |= {
+        "Capacity": "managed",
+        "Instances": 95 * "x",
+        "ModelBucket": 63 * "x",
+        "FunctionUrl": "streaming",
+        "Api": "rest-streaming",
+    }
     assert 500 < len(resolved(RESOURCES["FunctionPolicy"]["Properties"]["Description"], longest)) <= 1000
+
+
+def test_a_door_s_change_takes_effect_and_leaves_no_moment_without_a_check() -> None:
+    assert RESOURCES["RestApi"]["Properties"]["AlwaysDeploy"] is True
+    doors = (RESOURCES["HttpApi"]["Properties"], RESOURCES["RestApi"]["Properties"], RESOURCES["Url"]["Properties"])
+    for choice in PARAMETERS["Authorization"]["AllowedValues"]:
+        values = with_defaults({"Authorization": choice, "Api": "http", "FunctionUrl": "buffered"})
+        signed = resolved(FUNCTION["Environment"]["Variables"]["SIGNED_ONLY"], values) == "true"
+        assert signed == (choice == "AWS_IAM")
+        for door in doors:
+            part = door.get("DefinitionBody", {}).get("paths", door)
+            asked = set(re.findall(r"(?:'type'|'AuthType'): '(AWS_IAM|NONE)'", str(resolved(part, values))))
+            assert asked == {"AWS_IAM" if signed else "NONE"}
 
 
 def test_pages_of_other_origins_are_let_in_only_where_they_are_named() -> None:
@@ -346,10 +377,16 @@ def test_metrics_on_the_dashboard_and_in_alarms_are_ones_the_handler_emits() -> 
 
 def test_metrics_are_looked_for_where_the_function_puts_them() -> None:
     variables = FUNCTION["Environment"]["Variables"]
-    assert RESOURCES["InitAlarm"]["Properties"]["Dimensions"] == [
-        {"Name": "service", "Value": variables["POWERTOOLS_SERVICE_NAME"]}
+    of_stack = {"Name": "service", "Value": variables["POWERTOOLS_SERVICE_NAME"]}
+    assert RESOURCES["InitAlarm"]["Properties"]["Dimensions"] == [of_stack]
+    assert RESOURCES["InternalErrorsAlarm"]["Properties"]["Dimensions"] == [
+        of_stack,
+        {"Name": "error_type", "Value": InternalError.__name__},
     ]
-    code = "from aws import observability as o; o.metrics.add_metric('restores', 'Count', 1); o.metrics.flush_metrics()"
+    code = (
+        "from aws import observability as o; o.metrics.add_metric('restores', 'Count', 1); o.metrics.flush_metrics(); "
+        "from api.errors import InternalError; o.record_error(InternalError('x'))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
@@ -358,7 +395,9 @@ def test_metrics_are_looked_for_where_the_function_puts_them() -> None:
         text=True,
         check=True,
     )
-    written = json.loads(done.stdout)
+    written, _, error = map(json.loads, done.stdout.splitlines())
+    assert error["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [["service", "error_type"]]
+    assert error["error_type"] == InternalError.__name__
     (metrics,) = written["_aws"]["CloudWatchMetrics"]
     assert (metrics["Namespace"], metrics["Dimensions"]) == ("CausalLM", [["service"]])
     assert written["service"] == "a-stack"
