@@ -13,7 +13,7 @@ from pathlib import Path
 from engines import artifact, cpu_levels, prompts
 from engines.base import PAGE_TOKENS, KVCache, Logits, Step, TokenIds, check_steps, token_ids
 from engines.errors import LoadError
-from engines.machine import available_memory, workers
+from engines.machine import available_memory, memory_sharers
 from engines.native_library import NativeLibrary, NativeStep
 from engines.native_rows import NativeRows
 from engines.pages import PagePool
@@ -176,7 +176,7 @@ def load(directory: Path, *, threads: int, verify: bool = False, level: str | No
     pages = _mapped_prompts(compiled, chosen) if chosen in compiled.prompt_levels else None
     mapped = len(weights) + (0 if pages is None else len(pages))  # one copy for all workers
     reserved = RESERVED_BYTES + int(RESERVED_OF_WEIGHTS * len(weights))
-    budget = available_memory() - mapped // workers() - reserved
+    budget = available_memory() - mapped // memory_sharers() - reserved
     pool = PagePool(compiled.page_bytes, max(1, budget // compiled.page_bytes))
     prefixes = [] if pages is None else _prefixes(compiled, pool, pages)
     return CompiledEngine(compiled, chosen, native, pool, prefixes)

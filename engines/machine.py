@@ -13,24 +13,26 @@ MB_PER_VCPU = 1769
 CGROUP = Path("/sys/fs/cgroup")
 
 
-def workers(env: Mapping[str, str] = os.environ) -> int:
-    """Processes that share this environment, this one included: more than one on Lambda Managed Instances."""
-    count = env.get("AWS_LAMBDA_MAX_CONCURRENCY", "")
-    return max(1, int(count)) if count.isdecimal() else 1
+def memory_sharers(env: Mapping[str, str] = os.environ) -> int:
+    """Processes that share this environment's memory, this one included: those of Lambda Managed Instances, or of
+    `python -m server`.
+    """
+    return max(_count(env, "AWS_LAMBDA_MAX_CONCURRENCY"), _count(env, "WORKERS"))
 
 
 def usable_vcpus(env: Mapping[str, str] = os.environ) -> int:
     """Threads worth starting: at least 1, at most the cores this process may run on.
 
     On Lambda the memory size decides, rounded to whole vCPUs; elsewhere the control group's CPU quota. Where several
-    processes share an environment each takes its part of the cores: there memory and vCPUs are chosen apart.
+    processes share an environment on Lambda each takes its part of the cores: there memory and vCPUs are chosen apart.
+    A server's workers each take all, since often only one of them has something to do.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "")
     decides = memory.isdecimal() and "AWS_LAMBDA_MAX_CONCURRENCY" not in env
     share = int(memory) / MB_PER_VCPU if decides else _cpu_quota()
     usable = cores if share is None else min(cores, round(share))
-    return max(1, usable // workers(env))
+    return max(1, usable // _count(env, "AWS_LAMBDA_MAX_CONCURRENCY"))
 
 
 def available_memory(env: Mapping[str, str] = os.environ) -> int:
@@ -38,7 +40,7 @@ def available_memory(env: Mapping[str, str] = os.environ) -> int:
 
     Where several processes share them, its part.
     """
-    used, sharers = _private_bytes(), workers(env)
+    used, sharers = _private_bytes(), memory_sharers(env)
     limits = [_machine_available() / sharers]
     memory = env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "")
     if memory.isdecimal():
@@ -47,6 +49,11 @@ def available_memory(env: Mapping[str, str] = os.environ) -> int:
     if limit is not None:
         limits.append(limit / sharers - used)
     return math.floor(min(limits))
+
+
+def _count(env: Mapping[str, str], name: str) -> int:
+    text = env.get(name, "")
+    return max(1, int(text)) if text.isdecimal() else 1
 
 
 def _cpu_quota() -> float | None:

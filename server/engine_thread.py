@@ -24,11 +24,18 @@ Out = Callable[[float | None], None]
 
 
 class EngineThread:
-    """Starts with its first request. `watch` is called in the thread after every forward pass."""
+    """Starts with its first request."""
 
-    def __init__(self, scheduler: Scheduler, watch: Callable[[Scheduler], None] = lambda scheduler: None) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        watch: Callable[[Scheduler], None] = lambda scheduler: None,
+        idle: Callable[[Scheduler], None] = lambda scheduler: None,
+    ) -> None:
+        """Both are called in the thread: `watch` after every forward pass, `idle` when the last reply is gone."""
         self._replies = Replies(scheduler)
         self._watch = watch
+        self._idle = idle
         self._commands: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._under_way: dict[Reply, _Running] = {}
         self._thread: threading.Thread | None = None
@@ -89,6 +96,8 @@ class EngineThread:
         running = self._under_way.pop(reply, None)
         if running is not None:
             self._replies.drop(reply)
+            if not self._replies.busy:
+                self._idle(self._replies.scheduler)
             running.end(reply.begun)
 
 

@@ -106,19 +106,23 @@ class Metrics:
 
     def record_pass(self, scheduler: Scheduler) -> None:
         """The scheduler's latest forward pass. Called by the thread that made it."""
-        latest, engine = scheduler.latest, scheduler.engine
+        latest = scheduler.latest
         if latest is not None:
             self._sequences.observe(latest.sequences)
             self._pass_seconds.observe(latest.seconds)
             self._rows["read"].inc(latest.prompt_rows)
             self._rows["made"].inc(latest.made)
-        now = time.monotonic()
-        if not scheduler.busy or now > self._cache_looked_at + LOOK_SECONDS:
-            self._cache_looked_at = now
-            unused = engine.free_tokens + scheduler.prefixes.evictable * PAGE_TOKENS
-            self._cache_tokens["used"].set(engine.total_tokens - unused)
-            self._cache_tokens["kept"].set(scheduler.prefixes.pages * PAGE_TOKENS)
-            self._cache_tokens["total"].set(engine.total_tokens)
+        if not scheduler.busy or time.monotonic() > self._cache_looked_at + LOOK_SECONDS:
+            self.record_cache(scheduler)
+
+    def record_cache(self, scheduler: Scheduler) -> None:
+        """How full the KV cache is. Called by the thread that makes the passes."""
+        engine = scheduler.engine
+        self._cache_looked_at = time.monotonic()
+        unused = engine.free_tokens + scheduler.prefixes.evictable * PAGE_TOKENS
+        self._cache_tokens["used"].set(engine.total_tokens - unused)
+        self._cache_tokens["kept"].set(scheduler.prefixes.pages * PAGE_TOKENS)
+        self._cache_tokens["total"].set(engine.total_tokens)
 
     def exposition(self) -> bytes:
         """The figures in Prometheus' text format, of all worker processes where they share a directory."""

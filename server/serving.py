@@ -58,7 +58,9 @@ class Serving:
             report=self.metrics.record_generation,
         )
         self.admission = Admission(settings.concurrency, settings.queue_length, watch=self.metrics.admitted.set)
-        self.engine_thread = EngineThread(self.service.scheduler(), watch=self.metrics.record_pass)
+        self.engine_thread = EngineThread(
+            self.service.scheduler(), watch=self.metrics.record_pass, idle=self.metrics.record_cache
+        )
         self.preparing = ThreadPoolExecutor(PREPARING, thread_name_prefix="preparation")
         self.draining = False
 

@@ -184,6 +184,8 @@ def test_the_workers_of_an_environment_share_its_cores_and_memory(monkeypatch: p
     assert [usable_vcpus({**alone, "AWS_LAMBDA_MAX_CONCURRENCY": count}) for count in ("1", "4", "16")] == [8, 2, 1]
     size = 1769 * 2**20
     four = available_memory({**alone, "AWS_LAMBDA_MAX_CONCURRENCY": "4"})
+    assert usable_vcpus({**alone, "WORKERS": "4"}) == usable_vcpus(alone), "a server's workers are seldom busy at once"
+    assert abs(available_memory({**alone, "WORKERS": "4"}) - four) < 2**22
     assert four <= size / 4
     assert available_memory(alone) - four >= 0.7 * size or available_memory({}) < size
 

@@ -102,3 +102,11 @@ def test_what_passes_read_and_made_is_counted(url: str) -> None:
     assert after["causal_lm_cache_tokens_total"] == PAGES * PAGE_TOKENS
     assert after["causal_lm_cache_tokens_used"] == 0
     assert after["causal_lm_cache_tokens_kept"] % PAGE_TOKENS == 0 < after["causal_lm_cache_tokens_kept"]
+
+
+def test_what_a_client_that_hung_up_held_is_no_longer_counted(url: str, serving: Serving) -> None:
+    body = {"prompt": [9, 8, 7] * 10, "max_tokens": 100, "ignore_eos": True, "stream": True}
+    with httpx2.stream("POST", f"{url}/v1/completions", json=body, timeout=PATIENCE) as answer:
+        next(answer.iter_lines())
+    wait_until(lambda: metrics(url)["causal_lm_cache_tokens_used"] == 0, "nothing is in use")
+    assert serving.admission.admitted == 0
