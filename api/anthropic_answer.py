@@ -1,14 +1,15 @@
 """Events to answers of Anthropic's Messages API, streamed and whole."""
 
-import json
 import uuid
 from typing import Any
 
 from api.anthropic_object import ContentBlock, MessageEvent, MessageObject, MessageUsage, StopReason
+from api.errors import InvalidRequestError
 from api.events import CallArguments, CallBegun, Content, Event, Failed, Finished, Part, Reasoning, Said
 from api.model import Model
 from api.preparation import PreparedRequest
 from api.response_types import Timings, Usage
+from api.validation import parse_json
 from generation.sequence import Piece
 
 
@@ -16,6 +17,7 @@ class StreamedMessage:
     """Turns the events of an answer into those of the API, one by one."""
 
     def __init__(self, prepared: PreparedRequest, model: Model) -> None:
+        self._prompt_tokens = prepared.prompt_tokens
         self.message = _begun(prepared, model)
         """As far as it is known; the blocks of its content grow with `parts`."""
         self.arguments = ""
@@ -27,10 +29,12 @@ class StreamedMessage:
     def parts(self, event: Event) -> list[dict[str, Any]]:
         """What to send for an event, maybe nothing. Raises the error of an event that is one."""
         events: list[MessageEvent] = []
-        if not self._started:
-            events.append({"type": "message_start", "message": {**self.message, "content": []}})
         match event:
-            case Part(_, piece, said, calls):
+            case Part(_, piece, said, calls, cached):
+                if not self._started:
+                    self.message["usage"] = _usage(self._prompt_tokens, cached, 0)
+                    events.append({"type": "message_start", "message": {**self.message, "content": []}})
+                    self._started = True
                 self._last, self._calls = piece, calls
                 for each in said:
                     events += self._more(each)
@@ -38,7 +42,6 @@ class StreamedMessage:
                 raise error
             case Finished(usage, timings):
                 events += self._end(usage, timings)
-        self._started = True
         return [{**event} for event in events]
 
     def _more(self, said: Said) -> list[MessageEvent]:
@@ -94,7 +97,8 @@ class StreamedMessage:
         }
         if self._last.finish_reason == "deadline":
             ended["cut_by_deadline"] = True
-        counted = _usage(usage)
+        cached = usage["prompt_tokens_details"]["cached_tokens"]
+        counted = _usage(self._prompt_tokens, cached, usage["completion_tokens"])
         self.message |= {**ended, "usage": counted, "timings": timings}  # type: ignore[typeddict-item]
         return [
             *events,
@@ -125,12 +129,7 @@ def _begun(prepared: PreparedRequest, model: Model) -> MessageObject:
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,
-        "usage": {
-            "input_tokens": prepared.prompt_tokens,
-            "cache_creation_input_tokens": 0,
-            "cache_read_input_tokens": 0,
-            "output_tokens": 0,
-        },
+        "usage": _usage(prepared.prompt_tokens, 0, 0),
     }
     if prepared.max_tokens_cut_to is not None:
         message["max_tokens_cut_to"] = prepared.max_tokens_cut_to
@@ -145,20 +144,20 @@ def _stop_reason(last: Piece, calls: int) -> StopReason:
     return "end_turn" if last.stop_string is None else "stop_sequence"
 
 
-def _usage(usage: Usage) -> MessageUsage:
-    cached = usage["prompt_tokens_details"]["cached_tokens"]
+def _usage(prompt: int, cached: int, made: int) -> MessageUsage:
+    """Of `prompt` tokens `cached` were found read."""
     return {
-        "input_tokens": usage["prompt_tokens"] - cached,
+        "input_tokens": prompt - cached,
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": cached,
-        "output_tokens": usage["completion_tokens"],
+        "output_tokens": made,
     }
 
 
 def _object(arguments: str) -> dict[str, Any]:
-    """A call's arguments; of one that was cut there is no whole object."""
+    """A call's arguments; of one that was cut, or holds what cannot be read, there is no whole object."""
     try:
-        found: dict[str, Any] = json.loads(arguments)
-    except ValueError:
+        found: dict[str, Any] = parse_json(arguments.encode())
+    except InvalidRequestError:
         return {}
     return found

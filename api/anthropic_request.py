@@ -17,6 +17,9 @@ from api.validation import validate
 if TYPE_CHECKING:
     from api.anthropic_answer import StreamedMessage, WholeMessage
 
+REQUIRED = {"text": ("text",), "thinking": ("thinking",), "tool_use": ("id", "name"), "tool_result": ("tool_use_id",)}
+"""What blocks of a type need."""
+
 
 class Text(Strict, frozen=True):
     """A text where nothing else may stand."""
@@ -33,12 +36,12 @@ class Block(Strict, frozen=True):
 
     inner: ClassVar = {"content": Text}
     type: Literal["text", "thinking", "tool_use", "tool_result"]
-    text: str = ""
-    thinking: str = ""
-    id: str = ""
-    name: str = ""
+    text: str | None = None
+    thinking: str | None = None
+    id: str | None = None
+    name: str | None = None
     input: dict[str, Any] = {}
-    tool_use_id: str = ""
+    tool_use_id: str | None = None
     content: str | list[Text] = ""
     # Without effect:
     cache_control: dict[str, Any] = {}
@@ -170,26 +173,34 @@ def _messages(request: MessagesRequest) -> list[dict[str, Any]]:
     if request.system:
         messages.append({"role": "system", "content": _text(request.system)})
     for index, turn in enumerate(request.messages):
-        if isinstance(turn.content, str):
-            messages.append({"role": turn.role, "content": turn.content})
-            continue
-        message: dict[str, Any] = {"role": turn.role, "content": ""}
-        for number, block in enumerate(turn.content):
-            where = f"messages[{index}].content[{number}]"
-            if block.type == "text":
-                message["content"] += block.text
-            elif (block.type == "tool_result") == (turn.role == "assistant") or turn.role == "system":
-                raise InvalidRequestError(f"'{where}' does not belong to a message of this role.", param=where)
-            elif block.type == "tool_result":
-                messages.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": _text(block.content)})
-            elif block.type == "tool_use":
-                function = {"name": block.name, "arguments": block.input}
-                message.setdefault("tool_calls", []).append({"id": block.id, "function": function})
-            else:
-                message["reasoning_content"] = message.get("reasoning_content", "") + block.thinking
-        if message["content"] or turn.role == "assistant":
-            messages.append(message)
+        path = f"messages[{index}].content"
+        said = _said(turn, path)
+        if not said:
+            raise InvalidRequestError(f"'{path}' is empty; send at least one character of text.", param=path)
+        messages += said
     return messages
+
+
+def _said(turn: Turn, path: str) -> list[dict[str, Any]]:
+    """The messages of a chat that say what a turn says, whose content is at `path`: the results of calls first."""
+    message: dict[str, Any] = {"role": turn.role, "content": ""}
+    results: list[dict[str, Any]] = []
+    for number, block in enumerate([Block("text", turn.content)] if isinstance(turn.content, str) else turn.content):
+        where = f"{path}[{number}]"
+        if missing := next((name for name in REQUIRED[block.type] if getattr(block, name) is None), None):
+            raise InvalidRequestError(f"'{where}.{missing}' is required.", param=f"{where}.{missing}")
+        if block.type == "text":
+            message["content"] += block.text
+        elif (block.type == "tool_result") == (turn.role == "assistant") or turn.role == "system":
+            raise InvalidRequestError(f"'{where}' does not belong to a message of this role.", param=where)
+        elif block.type == "tool_result":
+            results.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": _text(block.content)})
+        elif block.type == "tool_use":
+            function = {"name": block.name, "arguments": block.input}
+            message.setdefault("tool_calls", []).append({"id": block.id, "function": function})
+        else:
+            message["reasoning_content"] = message.get("reasoning_content", "") + block.thinking
+    return [*results, message] if message["content"] or turn.role == "assistant" else results
 
 
 def _text(content: str | list[Text]) -> str:

@@ -141,6 +141,11 @@ def _continued(
         raise InvalidRequestError(
             "'continue_final_message' needs a last message of the assistant.", param="continue_final_message"
         )
+    if request.messages[-1].tool_calls or request.messages[-1].function_call is not None:
+        raise InvalidRequestError(
+            "The last message calls a tool, so it cannot be continued; send the call's result after it.",
+            param="messages",
+        )
     end = uuid.uuid4().hex  # what the template writes after the message comes after it
     *others, last = messages
     marked = [*others, last | {"content": last["content"] + end}]

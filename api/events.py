@@ -49,6 +49,8 @@ class Part(Struct, frozen=True):
     """What the text is, in its order. Text that may turn out to be something else comes with a later part."""
     calls: int
     """Tool calls that the choice has begun so far."""
+    cached_tokens: int
+    """Tokens of its prompt that were found read, so far."""
 
 
 class Finished(Struct, frozen=True):

@@ -61,8 +61,7 @@ class Reply:
         """The events that an outcome of one of its sequences makes."""
         result = outcome.result
         if isinstance(result, Piece):
-            index = self._numbers[outcome.sequence]
-            events: list[Event] = [self._part(index, result)]
+            events: list[Event] = [self._part(outcome.sequence, result)]
             self._unfinished -= result.finish_reason is not None
             if self._unfinished == 0:
                 events.append(self._finish())
@@ -74,15 +73,17 @@ class Reply:
             return [Failed(InvalidRequestError(f"{TOO_MUCH}: {result}.", unquoted=f"{TOO_MUCH}."))]
         return [Failed(result)]
 
-    def _part(self, index: int, piece: Piece) -> Part:
+    def _part(self, sequence: Sequence, piece: Piece) -> Part:
         """A piece of a choice, with what it says."""
+        index, cached = self._numbers[sequence], sequence.cached_tokens
         if not self._readers:
-            return Part(index, piece, (Content(piece.text),) if piece.text else (), calls=0)
+            return Part(index, piece, (Content(piece.text),) if piece.text else (), calls=0, cached_tokens=cached)
         reader = self._readers[index]
         if reader.thinking:
             self._reasoning_tokens += piece.completion_tokens - self._made[index]
         self._made[index] = piece.completion_tokens
-        return Part(index, piece, reader.add(piece.text, last=piece.finish_reason is not None), reader.calls)
+        said = reader.add(piece.text, last=piece.finish_reason is not None)
+        return Part(index, piece, said, reader.calls, cached)
 
     def give_up(self) -> None:
         """Nobody waits for it any more: report what it took."""

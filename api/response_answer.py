@@ -16,6 +16,7 @@ from api.response_object import OutputItem, OutputPart, ResponseEvent, ResponseO
 from api.response_request import FunctionTool, ResponseRequest, TextFormat
 from api.response_types import Timings, TokenLogprob, Usage
 from api.responses import chat_logprobs
+from generation.sequence import Piece
 
 
 class WholeResponse:
@@ -37,6 +38,8 @@ class StreamedResponse:
         self._tokenizer = model.tokenizer if request.logprobs else None
         self._response = _begun(prepared, request, model)
         self._output = Output()
+        self._untold: list[TokenLogprob] = []
+        """Of tokens whose text was not said yet."""
         self._cut: str | None = None
         self._sent = 0
 
@@ -46,16 +49,29 @@ class StreamedResponse:
             case Part(_, piece, said):
                 if piece.finish_reason in ("length", "deadline"):
                     self._cut = piece.finish_reason
-                logprobs = chat_logprobs(piece.tokens, self._tokenizer)["content"] if self._tokenizer else []
-                events: list[ResponseEvent] = []
-                for each in said or ([Content("")] if logprobs else []):
-                    events += self._output.add(each, logprobs if isinstance(each, Content) else [])
-                    logprobs = [] if isinstance(each, Content) else logprobs
-                return self._numbered(events)
+                return self._numbered(self._more(piece, said))
             case Failed(error):
                 raise error
             case Finished(usage, timings):
                 return self._numbered(self._end(usage, timings))
+
+    def _more(self, piece: Piece, said: tuple[Said, ...]) -> list[ResponseEvent]:
+        """The events of what was said. Tokens of calls and thoughts are told nowhere."""
+        logprobs = chat_logprobs(piece.tokens, self._tokenizer)["content"] if self._tokenizer else []
+        last = piece.finish_reason is not None
+        if not said and last and self._output.grows == "message" and self._untold + logprobs:
+            said = (Content(""),)
+        if not said:
+            self._untold += logprobs
+            return []
+        if isinstance(said[0], Content):
+            logprobs = self._untold + logprobs
+        self._untold = []
+        events: list[ResponseEvent] = []
+        for each in said:
+            events += self._output.add(each, logprobs if isinstance(each, Content) else [])
+            logprobs = [] if isinstance(each, Content) else logprobs
+        return events
 
     def _end(self, usage: Usage, timings: Timings) -> list[ResponseEvent]:
         """The events of the end, the whole response in the last of them."""
@@ -95,7 +111,7 @@ class Output:
 
     def __init__(self) -> None:
         self.items: list[OutputItem] = []
-        self._grows = ""
+        self.grows = ""
         """The type of the last item while it grows, else empty."""
 
     def add(self, said: Said, logprobs: list[TokenLogprob]) -> list[ResponseEvent]:
@@ -123,7 +139,7 @@ class Output:
     def text(self, delta: str, logprobs: list[TokenLogprob]) -> list[ResponseEvent]:
         """The events of more of a message's text."""
         events = []
-        if self._grows != "message":
+        if self.grows != "message":
             part: OutputPart = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
             events = self._begin(
                 {"id": _id("msg"), "type": "message", "status": "in_progress", "role": "assistant", "content": []}
@@ -138,7 +154,7 @@ class Output:
 
     def _thought(self, delta: str) -> list[ResponseEvent]:
         events = []
-        if self._grows != "reasoning":
+        if self.grows != "reasoning":
             events = self._begin(
                 {"id": _id("rs"), "type": "reasoning", "status": "in_progress", "summary": [], "content": []}
             )
@@ -148,9 +164,9 @@ class Output:
 
     def close(self, status: Status) -> list[ResponseEvent]:
         """The events of the end of the item that grew, nothing where none did."""
-        if not self._grows:
+        if not self.grows:
             return []
-        kind, self._grows = self._grows, ""
+        kind, self.grows = self.grows, ""
         item = self.items[-1]
         item["status"] = status
         events: list[ResponseEvent] = []
@@ -173,7 +189,7 @@ class Output:
         """The events of a new item, which ends the one before it."""
         events = self.close("completed")
         self.items.append(item)
-        self._grows = item["type"]
+        self.grows = item["type"]
         added: OutputItem = {**item}
         return [*events, {"type": "response.output_item.added", "output_index": len(self.items) - 1, "item": added}]
 

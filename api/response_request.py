@@ -95,7 +95,12 @@ class NamedTool(Strict, frozen=True):
 class ResponseRequest(TranslatedRequest, frozen=True, kw_only=True):
     """`POST /v1/responses`."""
 
-    own_names: ClassVar = {"response_format.json_schema.schema": "text.format.schema", "messages": "input"}
+    own_names: ClassVar = {
+        "messages": "input",
+        "reasoning_effort": "reasoning.effort",
+        "response_format.json_schema.name": "text.format.name",
+        "response_format.json_schema.schema": "text.format.schema",
+    }
     inner: ClassVar = {
         "input": Item,
         "text": TextOptions,
@@ -199,8 +204,12 @@ def _messages(request: ResponseRequest) -> list[dict[str, Any]]:
         messages.append({"role": "system", "content": request.instructions})
     if isinstance(request.input, str):
         return [*messages, {"role": "user", "content": request.input}]
+    thought = ""  # before the answer that comes next
     for index, item in enumerate(request.input):
         path = f"input[{index}]"
+        if item.type == "reasoning":
+            thought += _text(item.content)
+            continue
         if item.type == "message":
             messages.append({"role": _given(item.role, f"{path}.role"), "content": _text(item.content)})
         elif item.type == "function_call":
@@ -209,9 +218,12 @@ def _messages(request: ResponseRequest) -> list[dict[str, Any]]:
             function = {"name": _given(item.name, f"{path}.name"), "arguments": item.arguments}
             call = {"id": _given(item.call_id, f"{path}.call_id"), "type": "function", "function": function}
             messages[-1].setdefault("tool_calls", []).append(call)
-        elif item.type == "function_call_output":
+        else:
             call_id = _given(item.call_id, f"{path}.call_id")
             messages.append({"role": "tool", "tool_call_id": call_id, "content": _text(item.output)})
+        if thought and messages[-1]["role"] == "assistant":
+            messages[-1]["reasoning_content"] = messages[-1].get("reasoning_content", "") + thought
+        thought = ""
     return messages
 
 

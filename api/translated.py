@@ -49,8 +49,10 @@ class TranslatedRequest(Strict, frozen=True, kw_only=True):
 
     def reworded(self, error: InvalidRequestError) -> InvalidRequestError:
         """An error of the chat, as one of this request."""
-        own = self.own_names.get(error.param or "")
-        if own is None:
+        own = self.own_names.get(error.param or "", error.param)
+        if own is not None and own.startswith("tools["):
+            own = own.replace(".function.", ".", 1)  # only a chat's tools are objects with another one in them
+        if own is None or own == error.param:
             return error
         message, unquoted = (text.replace(f"'{error.param}'", f"'{own}'") for text in (error.message, str(error)))
         return InvalidRequestError(message, param=own, code=error.code, unquoted=unquoted)

@@ -226,7 +226,8 @@ def _words(wanted: "inspect.Type") -> str:
         case inspect.ListType(min_length=1):
             return "a list of at least one object"
         case inspect.ListType(max_length=int(most)):
-            return f"a list of at most {most} objects"
+            items = "strings" if isinstance(wanted.item_type, inspect.StrType) else "objects"
+            return f"a list of at most {most} {items}"
         case inspect.ListType():
             return "a list of objects"
         case inspect.BoolType():

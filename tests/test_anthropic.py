@@ -7,6 +7,14 @@ from typing import Any
 
 import pytest
 
+from api.anthropic_answer import StreamedMessage
+from api.anthropic_request import MessagesRequest
+from api.events import CallArguments, CallBegun, Part
+from api.model import Model
+from api.service import Service
+from api.validation import validate
+from generation.sequence import Piece
+from tests.deterministic_engine import DeterministicEngine, deterministic_model, read_tokenizer
 from tests.test_responses import events_in
 from tests.test_server import Bench
 
@@ -30,6 +38,11 @@ CALL = {"type": "tool_use", "id": "call_1", "name": "set_unit", "input": {"unit"
 def bench(llama_directory: Path) -> Iterator[Bench]:
     with Bench(llama_directory) as bench:
         yield bench
+
+
+@pytest.fixture(scope="module")
+def model(llama_directory: Path) -> Model:
+    return deterministic_model(read_tokenizer(llama_directory), DeterministicEngine())
 
 
 def ask(bench: Bench, path: str = "/v1/messages", **body: Any) -> dict[str, Any]:
@@ -141,6 +154,15 @@ def test_an_answer_in_shape(bench: Bench) -> None:
     assert message["stop_reason"] == "end_turn"
 
 
+@pytest.mark.parametrize("arguments", ['{"x": 1e999}', '{"x": NaN}', '{"x":' * 100_000, '{"x": 1'])
+def test_arguments_that_cannot_be_read_are_no_object(model: Model, arguments: str) -> None:
+    request = validate(MessagesRequest, {"messages": [USER], **GREEDY})
+    streamed = StreamedMessage(Service(model).prepare(request), model)
+    said = (CallBegun(0, "call_0", "f"), CallArguments(0, arguments), CallBegun(1, "call_1", "f"))
+    streamed.parts(Part(0, Piece("", (), 1), said, 2, 0))
+    assert streamed.message["content"][0] == {"type": "tool_use", "id": "call_0", "name": "f", "input": {}}
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -156,6 +178,32 @@ def test_an_answer_in_shape(bench: Bench) -> None:
         (
             {**GREEDY, "messages": [{"role": "user", "content": [CALL]}]},
             "'messages[0].content[0]' does not belong to a message of this role.",
+        ),
+        *(
+            ({**GREEDY, "messages": [{"role": role, "content": [block]}]}, f"'messages[0].content[0].{name}' is")
+            for role, block, name in [
+                ("user", {"type": "text"}, "text"),
+                ("user", {"type": "tool_result", "content": "done"}, "tool_use_id"),
+                ("assistant", {**CALL, "id": None}, "id"),
+                ("assistant", {**CALL, "name": None}, "name"),
+                ("assistant", {"type": "thinking", "signature": "s"}, "thinking"),
+            ]
+        ),
+        *(
+            ({**GREEDY, "messages": [USER, {"role": "user", "content": content}]}, "'messages[1].content' is empty;")
+            for content in ["", [], [{"type": "text", "text": ""}]]
+        ),
+        (
+            {**GREEDY, "messages": [USER, {"role": "assistant", "content": [{"type": "text", "text": "a"}, CALL]}]},
+            "The last message calls a tool, so it cannot be continued;",
+        ),
+        (
+            {**GREEDY, "messages": [USER], "tools": [{**TOOL, "name": "set unit"}]},
+            "'tools[0].name' must be a name of up to 128 letters,",
+        ),
+        (
+            {**GREEDY, "messages": [USER], "stop_sequences": "x"},
+            "'stop_sequences' must be a list of at most 16 strings, not 'x'.",
         ),
         (
             {**GREEDY, "messages": [USER], "tools": [{"type": "web_search_20250305", "name": "web_search"}]},

@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from api.answers import Answer
+from api.anthropic_request import MessagesRequest
 from api.chat import ChatTemplate
 from api.keys import ApiKeys
 from api.model import Model
@@ -76,6 +77,15 @@ def test_a_stream_s_last_part_says_it_too(service: Service) -> None:
     body = {"prompt": PROMPT, "max_tokens": 2, "stream": True, "stream_options": {"include_usage": True}}
     *_, last = service.stream(service.prepare(validate(CompletionRequest, body)))
     assert found(last) == 96
+
+
+def test_a_streamed_message_says_it_at_its_beginning_and_at_its_end(service: Service) -> None:
+    body = {"messages": [{"role": "user", "content": "the fox and the river " * 5}], "max_tokens": 2, "stream": True}
+    for _ in range(2):
+        begun, *_, ended, _ = service.stream(service.prepare(validate(MessagesRequest, body)))
+        usage = {**ended["usage"], "output_tokens": 0}
+        assert begun["message"]["usage"] == usage
+    assert usage["cache_read_input_tokens"] > 0
 
 
 def test_prompts_of_one_request_or_batch_that_begin_alike_are_read_once(

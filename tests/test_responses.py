@@ -12,7 +12,12 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel, Field, TypeAdapter
 
 from api.errors import ApiError
+from api.events import CallBegun, Content, Part, Reasoning, Said
+from api.response_answer import StreamedResponse
 from api.response_request import parse
+from api.service import Service
+from generation.sequence import FinishReason, Piece, Token
+from tests.deterministic_engine import DeterministicEngine, deterministic_model, read_tokenizer
 from tests.test_server import Bench
 
 SAME: dict[str, Any] = {"max_output_tokens": 6, "temperature": 0}
@@ -145,6 +150,63 @@ def test_a_streamed_response_ends_as_the_whole_one(bench: Bench) -> None:
     assert ended["usage"] == whole["usage"]
 
 
+def test_the_tokens_of_a_call_open_no_message(bench: Bench) -> None:
+    tool = {"type": "function", "name": "f", "parameters": {"properties": {"unit": {"enum": ["C", "F"]}}}}
+    asked: dict[str, Any] = {"input": "go", "tools": [tool], "tool_choice": "required", "max_output_tokens": 200}
+    asked |= {"include": ["message.output_text.logprobs"], "parallel_tool_calls": False}
+    assert {item["type"] for item in ask(bench, **asked)["output"]} == {"function_call"}
+
+
+def test_tokens_come_with_the_text_that_they_are_of(llama_directory: Path) -> None:
+    model = deterministic_model(read_tokenizer(llama_directory), DeterministicEngine())
+    request = parse({"input": "go", "include": ["message.output_text.logprobs"]})
+    streamed = StreamedResponse(Service(model).prepare(request), request, model)
+    ids = iter(range(100, 200))
+
+    def told(*said: Said, finish_reason: FinishReason | None = None) -> list[tuple[str, list[str]]]:
+        """The texts of one more token's part, each with its tokens."""
+        piece = Piece("", (Token(next(ids)),), 1, finish_reason)
+        events = streamed.parts(Part(0, piece, said, 0, 0))
+        return [
+            (event["delta"], [token["token"] for token in event["logprobs"]])
+            for event in events
+            if event["type"] == "response.output_text.delta"
+        ]
+
+    def texts(*tokens: int) -> list[str]:
+        return [model.tokenizer.token_text(token) for token in tokens]
+
+    assert told() == []  # 100: the beginning of a thought
+    assert told(Reasoning("hm")) == []  # 101
+    assert told() == []  # 102: may be a call
+    assert told(Content("a")) == [("a", texts(102, 103))]
+    assert told() == []  # 104
+    assert told(CallBegun(0, "call_0", "f")) == []  # 105
+    assert told(Reasoning("hm"), Content("b")) == [("b", texts(106))]
+    assert told(finish_reason="stop") == [("", texts(107))]
+
+
+def test_a_thought_goes_with_the_answer_that_followed_it() -> None:
+    def thought(text: str) -> dict[str, Any]:
+        content = [{"type": "reasoning_text", "text": text}]
+        return {"type": "reasoning", "id": "rs_1", "summary": [], "content": content}
+
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    output = {"type": "function_call_output", "call_id": "c", "output": "r"}
+    answer = {"role": "assistant", "content": "Yes."}
+    asked = [USER, thought("1"), thought("2"), call, output, thought("3"), answer, thought("4"), USER, answer]
+    messages = parse({"input": asked}).as_chat().messages
+    found = [(message.role, message.reasoning_content, len(message.tool_calls)) for message in messages]
+    assert found == [
+        ("user", None, 0),
+        ("assistant", "12", 1),
+        ("tool", None, 0),
+        ("assistant", "3", 0),
+        ("user", None, 0),
+        ("assistant", None, 0),
+    ]
+
+
 @pytest.mark.parametrize(
     ("body", "message", "param"),
     [
@@ -204,11 +266,26 @@ def test_a_call_that_is_asked_for_needs_tools(bench: Bench, choice: Any) -> None
     assert answer.json()["error"]["message"] == "'tool_choice' asks for a call; it needs 'tools'."
 
 
-def test_a_refused_schema_is_named_as_it_was_sent(bench: Bench) -> None:
-    schema = {"format": {"type": "json_schema", "name": "x", "schema": {"not": {}}}}
-    answer = bench.client.post("/v1/responses", json={"input": "a", "text": schema})
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (
+            {"text": {"format": {"type": "json_schema", "name": "x", "schema": {"not": {}}}}},
+            "text.format.schema",
+        ),
+        (
+            {"text": {"format": {"type": "json_schema", "name": "x" * 257, "schema": {}}}},
+            "text.format.name",
+        ),
+        ({"reasoning": {"effort": "x" * 257}}, "reasoning.effort"),
+        ({"tools": [{"type": "function", "name": "a b"}]}, "tools[0].name"),
+    ],
+)
+def test_what_a_chat_refuses_is_named_as_it_was_sent(bench: Bench, body: dict[str, Any], param: str) -> None:
+    answer = bench.client.post("/v1/responses", json={"input": "a", **body})
     assert answer.status_code == 400
-    assert answer.json()["error"]["param"] == "text.format.schema"
+    error = answer.json()["error"]
+    assert (error["param"], error["message"].split(" ")[0]) == (param, f"'{param}'")
 
 
 def test_a_stream_that_fails_ends_with_a_typed_error(llama_directory: Path) -> None:

@@ -18,6 +18,7 @@ from tests.deterministic_engine import CHAT_TEMPLATE
 TEXT = "the fox jumps, caf\u00e9 \U0001f98a"
 USER = {"role": "user", "content": "go"}
 ASSISTANT = {"role": "assistant", "content": "the river "}
+CALLING = {"role": "assistant", "content": "the river ", "tool_calls": [{"id": "a", "function": {"name": "f"}}]}
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +108,16 @@ def test_a_last_message_of_the_assistant_is_over_unless_it_is_to_be_continued(se
             "/apply-template",
             {"messages": [ASSISTANT], "continue_final_message": True, "add_generation_prompt": True},
             "'add_generation_prompt' and 'continue_final_message' exclude each other.",
+        ),
+        (
+            "/apply-template",
+            {"messages": [USER, CALLING], "continue_final_message": True},
+            "The last message calls a tool, so it cannot be continued; send the call's result after it.",
+        ),
+        (
+            "/apply-template",
+            {"messages": [USER, {**ASSISTANT, "function_call": {"name": "f"}}], "continue_final_message": True},
+            "The last message calls a tool, so it cannot be continued; send the call's result after it.",
         ),
     ],
 )
