@@ -85,6 +85,20 @@ class Page:
         """Click the last element that `selector` finds."""
         self.run(f"[...document.querySelectorAll({json.dumps(selector)})].at(-1).click()")
 
+    def compose(self, text: str) -> None:
+        """Have an input method's unfinished text in the field that has the focus."""
+        self._send("Input.imeSetComposition", text=text, selectionStart=len(text), selectionEnd=len(text))
+
+    def finish(self, text: str) -> None:
+        """End the composition with this text."""
+        self._send("Input.insertText", text=text)
+
+    def press_enter(self) -> None:
+        """Press and release the key in the field that has the focus."""
+        key = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
+        self._send("Input.dispatchKeyEvent", type="keyDown", text="\r", **key)
+        self._send("Input.dispatchKeyEvent", type="keyUp", **key)
+
     def _send(self, method: str, **params: Any) -> dict[str, Any]:
         """A command's result."""
         self._number += 1

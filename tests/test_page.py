@@ -16,6 +16,7 @@ from settings import ROOT
 from tests.checkpoints import make_checkpoint
 from tests.chromium import COMMAND, Page
 from tests.deterministic_engine import CHAT_TEMPLATE
+from tests.running_server import wait_until
 from tests.test_server import Bench
 from tools.gateway import Gateway
 from tools.local_function import LocalFunction
@@ -75,6 +76,23 @@ def ask(page: Page, text: str) -> None:
 
 def wait_for_the_end(page: Page, turns: int) -> None:
     page.wait_for(f"document.querySelectorAll('article.assistant .sizes').length === {turns}")
+
+
+def history(page: Page) -> list[list[str]]:
+    """Role and content of what a next question is sent after."""
+    messages: list[list[str]] = page.run("messages.map(({ role, content }) => [role, content])")
+    return messages
+
+
+def turns(page: Page) -> int:
+    """How many questions and answers a reader sees."""
+    count: int = page.run("document.querySelectorAll('article').length")
+    return count
+
+
+def wait_for_a_refusal(page: Page, words: str) -> None:
+    page.wait_for(f"document.querySelector('#fault').textContent.includes({json.dumps(words)})")
+    page.wait_for("!document.querySelector('#send').disabled")
 
 
 @in_a_browser
@@ -144,6 +162,95 @@ def test_a_browser_sees_a_call_answers_it_and_is_told_what_comes_of_it(page: Pag
 
 
 @in_a_browser
+def test_a_new_chat_has_nothing_of_the_answer_it_interrupts(page: Page, llama_directory: Path) -> None:
+    with Bench(llama_directory, stepped=True) as bench:
+        page.open(bench.url)
+        page.wait_for("!document.querySelector('#room').hidden")
+        page.fill("#tokens", "8")
+        ask(page, "hello")
+        bench.steps.allow(4)
+        page.wait_for("document.querySelector('.said').textContent.length > 0")
+        page.click("#clear")
+        page.wait_for("!document.querySelector('#send').disabled")
+        assert (history(page), turns(page), page.text("#message")) == ([], 0, "")
+        bench.steps.open()
+        ask(page, "something else")
+        wait_for_the_end(page, 1)
+        said = page.run("document.querySelector('.said').textContent")
+        assert history(page) == [["user", "something else"], ["assistant", said]]
+        assert page.complaints == []
+
+
+@in_a_browser
+def test_a_question_that_is_refused_goes_back_into_the_box(page: Page, llama_directory: Path) -> None:
+    with Bench(llama_directory) as bench:
+        page.open(bench.url)
+        page.wait_for("!document.querySelector('#room').hidden")
+        page.fill("#tokens", "8")
+        ask(page, "hello")
+        wait_for_the_end(page, 1)
+        before = history(page)
+        too_long = "fox " * 1000
+        ask(page, too_long)
+        wait_for_a_refusal(page, "tokens")
+        assert page.run("document.querySelector('#message').value") == too_long
+        assert (history(page), turns(page)) == (before, 2)
+        page.fill("#schema", "{")
+        ask(page, "and more")
+        wait_for_a_refusal(page, "not valid JSON")
+        assert page.run("document.querySelector('#message').value") == "and more"
+        assert (history(page), turns(page)) == (before, 2)
+        page.fill("#schema", "")
+        page.click("#send")
+        wait_for_the_end(page, 2)
+        assert [role for role, _ in history(page)] == ["user", "assistant"] * 2
+        assert history(page)[2] == ["user", "and more"]
+        assert page.text("#fault") == ""
+        assert len(page.complaints) == 1, "the browser's own note of the 400"
+        page.complaints.clear()
+
+
+@in_a_browser
+def test_a_question_that_is_stopped_before_its_answer_goes_back_into_the_box(page: Page, llama_directory: Path) -> None:
+    with Bench(llama_directory, stepped=True) as bench:
+        page.open(bench.url)
+        page.wait_for("!document.querySelector('#room').hidden")
+        page.fill("#tokens", "8")
+        ask(page, "hello")
+        wait_until(lambda: bench.steps.waiting == 1, "a forward pass is under way")
+        page.fill("#message", "and what I typed meanwhile")
+        page.click("#stop")
+        page.wait_for("!document.querySelector('#send').disabled")
+        assert page.run("document.querySelector('#message').value") == "hello\nand what I typed meanwhile"
+        assert (history(page), turns(page), page.text("#fault")) == ([], 0, "")
+        bench.steps.open()
+        page.click("#send")
+        wait_for_the_end(page, 1)
+        assert [role for role, _ in history(page)] == ["user", "assistant"]
+        assert page.complaints == []
+
+
+@in_a_browser
+def test_enter_that_ends_a_composition_sends_nothing(page: Page, llama_directory: Path) -> None:
+    with Bench(llama_directory) as bench:
+        page.open(bench.url)
+        page.wait_for("!document.querySelector('#room').hidden")
+        page.fill("#tokens", "8")
+        page.run("document.querySelector('#message').focus()")
+        page.compose("にほん")
+        page.press_enter()
+        assert turns(page) == 0
+        page.run("document.querySelector('#message').value = ''")
+        page.compose("にほん")
+        page.finish("日本")
+        assert turns(page) == 0
+        page.press_enter()
+        wait_for_the_end(page, 1)
+        assert history(page)[0] == ["user", "日本"]
+        assert page.complaints == []
+
+
+@in_a_browser
 def test_a_browser_is_asked_for_the_key(page: Page, llama_directory: Path) -> None:
     with Bench(llama_directory, keys=ApiKeys(["the-key"])) as bench:
         page.open(bench.url)
@@ -161,6 +268,42 @@ def test_a_browser_is_asked_for_the_key(page: Page, llama_directory: Path) -> No
         wait_for_the_end(page, 1)
         assert page.run("document.cookie + Object.keys(localStorage) + Object.keys(sessionStorage)") == ""
         page.complaints.clear()  # the refusals
+
+
+@in_a_browser
+def test_a_call_is_answered_later_or_not_at_all(page: Page) -> None:
+    tools = json.loads((ROOT / "events" / "tool-call.json").read_text())["tools"]
+    call = 'send_letter({"animal": "the hedgehog", "place": "the barn"})'
+    too_long = "fox " * 3000
+    with (
+        LocalFunction({"STREAMING_DOORS": "function-url"}) as function,
+        Gateway(function.start, "function-url") as gateway,
+    ):
+        page.open(gateway.url)
+        page.wait_for("!document.querySelector('#room').hidden")
+        page.fill("#tools", json.dumps(tools))
+        page.fill("#temperature", "0")
+        ask(page, "Send a letter to the hedgehog in the barn.")
+        wait_for_the_end(page, 1)
+        page.fill(".results input", too_long)
+        page.click(".results button")
+        wait_for_a_refusal(page, "tokens")
+        assert page.run("document.querySelector('.results input').value") == too_long
+        page.fill(".results input", '{"days": 4}')
+        ask(page, too_long)
+        wait_for_a_refusal(page, "tokens")
+        assert page.run("document.querySelector('article.assistant > .results input').value") == '{"days": 4}'
+        assert [role for role, _ in history(page)] == ["user", "assistant"]
+        assert page.run("messages[1].tool_calls.length") == 1
+        ask(page, "Tell me a story about a fox.")
+        assert page.run("running !== null && !document.querySelector('.results')"), "no results beside an answer"
+        wait_for_the_end(page, 2)
+        assert [role for role, _ in history(page)] == ["user", "assistant"] * 2
+        assert history(page)[1] == ["assistant", call]
+        assert not page.run("'tool_calls' in messages[1]"), "a call without a result is one no more"
+        assert page.text("#fault") == ""
+        assert len(page.complaints) == 2, "the browser's own notes of the 400s"
+        page.complaints.clear()
 
 
 @in_a_browser
