@@ -153,6 +153,7 @@ class Service:
                     try:
                         result: Answer | Exception | None = whole.add(event)
                     except Exception as error:
+                        running.drop(reply)
                         result = error
                     if result is not None:
                         del under_way[reply]

@@ -26,6 +26,8 @@ LEAST_SECONDS = 5.0
 """Seconds a request must have left; with less it goes back to the queue untouched."""
 SENDING_SECONDS = 2.0
 """Of an invocation, kept for sending the results: should it end before, all its messages would be delivered again."""
+LEAST_SENDING_SECONDS = 1.0
+"""With less left no more results are sent: should an invocation end before it returns, all would be made again."""
 AGAIN_SECONDS = 60
 """After which a message is delivered again whose request met an error of the service."""
 MAX_MESSAGE_BYTES = 1_000_000
@@ -50,7 +52,12 @@ def process(event: dict[str, Any], context: Any, answer: Answers, results_queue_
     if context.get_remaining_time_in_millis() / 1000 < LEAST_SECONDS:
         answers = [OutOfTimeError("Too little of the invocation was left.")] * len(bodies)
     else:
-        answers = answer(bodies)
+        try:
+            answers = answer(bodies)
+        except Exception as error:  # whatever it is: the messages come again in a minute, not when SQS gives up waiting
+            logger.exception("unexpected error")
+            record_error(InternalError.logged_under(context.aws_request_id))
+            answers = [error] * len(bodies)
     first = next((number for number, given in enumerate(answers) if not isinstance(given, Exception)), None)
     numbers = iter(range(len(bodies)))
     delays = {record["messageId"]: AGAIN_SECONDS for record in event["Records"]}
@@ -60,6 +67,8 @@ def process(event: dict[str, Any], context: Any, answer: Answers, results_queue_
         response = answers[number]
         if isinstance(response, dict) and number != first and is_cut(response):
             response = OutOfTimeError("The other requests of the batch took its time.")
+        if context.get_remaining_time_in_millis() / 1000 < LEAST_SENDING_SECONDS:
+            response = OutOfTimeError("Sending the other results took the batch's time.")
         if isinstance(response, OutOfTimeError):
             delays[record.message_id] = 0
         if isinstance(response, Exception) and not _is_refusal(response):

@@ -12,8 +12,10 @@ from api.keys import ApiKeys
 from engines.errors import LoadError
 from settings import Settings
 
-CONNECT_SECONDS = 3
-READ_SECONDS = 5
+CONNECT_SECONDS = 1
+READ_SECONDS = 2
+ATTEMPTS = 2
+"""All together well under the 10 s that Lambda gives a function after a restore (AWS docs, snapstart-runtime-hooks)."""
 
 
 def make_keys(settings: Settings) -> ApiKeys | None:
@@ -77,5 +79,7 @@ def _client(service: Literal["secretsmanager", "ssm"]) -> Any:
     import boto3
     from botocore.config import Config
 
-    config = Config(connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries={"total_max_attempts": 3})
+    config = Config(
+        connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries={"total_max_attempts": ATTEMPTS}
+    )
     return boto3.session.Session().client(service, config=config)

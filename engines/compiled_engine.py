@@ -23,6 +23,9 @@ RESERVED_BYTES = 64_000_000
 RESERVED_OF_WEIGHTS = 0.04
 """And of the weights' size so much more: with Qwen2.5-1.5B's widths a pass of 512 rows takes 85 MB."""
 
+LEAST_TOKENS = 256
+"""Of keys and values that must find room: with fewer a process would load, say that it is ready, and answer nobody."""
+
 
 class CompiledCache:
     """The keys and values of one sequence: a table of pages, of which full ones may be shared with other caches."""
@@ -177,7 +180,13 @@ def load(directory: Path, *, threads: int, verify: bool = False, level: str | No
     mapped = len(weights) + (0 if pages is None else len(pages))  # one copy for all workers
     reserved = RESERVED_BYTES + int(RESERVED_OF_WEIGHTS * len(weights))
     budget = available_memory() - mapped // memory_sharers() - reserved
-    pool = PagePool(compiled.page_bytes, max(1, budget // compiled.page_bytes))
+    least = -(-min(LEAST_TOKENS, compiled.context_length) // PAGE_TOKENS)
+    if budget < least * compiled.page_bytes:
+        raise LoadError(
+            f"{directory} leaves {max(0, budget) / 1e6:.0f} MB for keys and values, too little for "
+            f"{least * PAGE_TOKENS} tokens; raise the memory size, or have fewer processes share it."
+        )
+    pool = PagePool(compiled.page_bytes, budget // compiled.page_bytes)
     prefixes = [] if pages is None else _prefixes(compiled, pool, pages)
     return CompiledEngine(compiled, chosen, native, pool, prefixes)
 

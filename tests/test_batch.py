@@ -165,6 +165,22 @@ def test_a_lost_results_queue_fails_the_record_and_is_logged(queue: str, caplog:
     assert "result not sent" in caplog.messages
 
 
+def test_what_nobody_expected_fails_the_records_and_not_the_invocation(
+    queue: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(bodies: list[str]) -> list[dict[str, Any] | Exception]:
+        raise MemoryError
+
+    assert failed(batch.process(sqs_event('{"prompt": "a"}', "b"), Context(60_000), broken, queue)) == ["0", "1"]
+    assert "unexpected error" in caplog.messages
+
+
+def test_no_result_is_sent_when_the_invocation_is_about_to_end(queue: str) -> None:
+    event = sqs_event('{"prompt": "a"}', '{"prompt": "b"}')
+    assert failed(batch.process(event, Context(60_000, 5_000, 500), answer, queue)) == ["1"]
+    assert [result["request"]["prompt"] for result in results(queue)] == ["a"]
+
+
 def test_importing_the_handler_does_not_import_the_batch_utility() -> None:
     code = "import sys, aws.events, aws.observability; sys.exit(bool({'aws.batch', 'boto3'} & sys.modules.keys()))"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -18,8 +18,14 @@ from transformers import AutoModelForCausalLM
 from compiler import package
 from compiler.errors import CompileError
 from engines import artifact, compiled_engine, cpu_levels
-from engines.base import Logits, Step, TokenIds
-from engines.compiled_engine import CompiledCache, CompiledEngine
+from engines.base import PAGE_TOKENS, Logits, Step, TokenIds
+from engines.compiled_engine import (
+    LEAST_TOKENS,
+    RESERVED_BYTES,
+    RESERVED_OF_WEIGHTS,
+    CompiledCache,
+    CompiledEngine,
+)
 from engines.errors import LoadError
 from tests.checkpoints import CONTEXT, VOCAB
 
@@ -157,6 +163,20 @@ def test_what_the_graph_cannot_take_is_refused_before_native_code(
     with pytest.raises(ValueError, match=message):
         run(engine, ids, cache, last)
     assert run(engine, np.zeros(33, np.int64), cache).shape == (1, VOCAB)  # and the cache is as before
+
+
+def test_memory_that_holds_no_conversation_is_said_when_the_model_is_loaded(
+    llama_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_page = compiled_engine.load(llama_artifact, threads=1).pool.page_bytes
+    weights = (llama_artifact / artifact.WEIGHTS).stat().st_size
+    taken = weights + RESERVED_BYTES + int(RESERVED_OF_WEIGHTS * weights)
+    least = -(-min(LEAST_TOKENS, CONTEXT) // PAGE_TOKENS)
+    monkeypatch.setattr(compiled_engine, "available_memory", lambda: taken + least * one_page)
+    assert compiled_engine.load(llama_artifact, threads=1).total_tokens == least * PAGE_TOKENS
+    monkeypatch.setattr(compiled_engine, "available_memory", lambda: taken + least * one_page - 1)
+    with pytest.raises(LoadError, match=r"too little for .* tokens; raise the memory size"):
+        compiled_engine.load(llama_artifact, threads=1)
 
 
 def test_a_cold_start_imports_neither_torch_nor_transformers(llama_artifact: Path) -> None:

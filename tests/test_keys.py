@@ -3,10 +3,12 @@
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import boto3
@@ -16,7 +18,7 @@ from msgspec.structs import replace
 
 from api.errors import AuthenticationError
 from api.keys import RETRY_SECONDS, ApiKeys
-from aws.secrets import make_keys, parse_keys
+from aws.secrets import ATTEMPTS, CONNECT_SECONDS, READ_SECONDS, make_keys, parse_keys
 from engines.errors import LoadError
 from settings import Settings
 from tests.running_server import PATIENCE, ROOT, wait_until
@@ -308,3 +310,23 @@ for key, body in (({SECRET!r}, '{{"prompt": "x", "max_tokens": 1}}'), ({SECRET!r
     with pytest.raises(AuthenticationError):
         ApiKeys(["other"]).check(f"Bearer {SECRET}")
     assert SECRET not in caplog.text
+
+
+def test_a_store_that_never_answers_is_given_up_within_the_time_that_a_restore_has() -> None:
+    assert (CONNECT_SECONDS + READ_SECONDS) * ATTEMPTS < 10 - 2, "Lambda's, less the pauses and the rest of the hook"
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, in the kernel, and says nothing
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        env = {**os.environ, "AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
+        code = "from aws.secrets import _client; _client('secretsmanager').get_secret_value(SecretId='x')"
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env={**env, "AWS_DEFAULT_REGION": "eu-central-1"},
+            capture_output=True, text=True, timeout=PATIENCE, check=False,
+        )  # fmt: skip
+        silent.setblocking(False)
+        tries = 0
+        with suppress(BlockingIOError):
+            while True:
+                silent.accept()[0].close()
+                tries += 1
+    assert "ReadTimeoutError" in done.stderr
+    assert tries == ATTEMPTS
