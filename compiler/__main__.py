@@ -91,24 +91,31 @@ def _compile(arguments: argparse.Namespace) -> None:
     from compiler import auto, check, package, prompt_pages  # torch and transformers are imported from here on
     from compiler.build import Built, build
 
-    checkpoint, out, quantize, prompts = arguments.checkpoint, arguments.out, arguments.quantize, arguments.prompt
+    checkpoint, quantize, prompts = arguments.checkpoint, arguments.quantize, arguments.prompt
     file = arguments.text or checkpoint / "heldout.txt"
     text = None  # or its tokens, read before the long work
     if arguments.text or file.exists():
         text = check.held_out(checkpoint, check.read_text(file))
 
-    def built(quantize: str) -> Built:
-        return build(
-            checkpoint, out, quantize, arguments.context_length, arguments.isa, prompts, not arguments.no_calibration
-        )
+    with package.staging(arguments.out) as out:  # an artifact that is there is replaced by a checked one only
 
-    if quantize == AUTO:
-        choice = auto.choose(built, checkpoint, out, arguments.quality_bound)
-        quantize, result = choice.quantize, choice.built
-        print(choice.said)
-    else:
-        result = built(quantize)
-    with package.served_only_if_checked(out):
+        def built(quantize: str) -> Built:
+            return build(
+                checkpoint,
+                out,
+                quantize,
+                arguments.context_length,
+                arguments.isa,
+                prompts,
+                not arguments.no_calibration,
+            )
+
+        if quantize == AUTO:
+            choice = auto.choose(built, checkpoint, out, arguments.quality_bound)
+            quantize, result = choice.quantize, choice.built
+            print(choice.said)
+        else:
+            result = built(quantize)
         comparison = check.compare(checkpoint, out, text)
         print(check.table(comparison, result.seconds))
         if not check.acceptable(comparison, quantize):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from compiler import check, package
+from compiler import check
 from compiler.build import Built
 from compiler.errors import UnsupportedModelError
 
@@ -26,17 +26,16 @@ def choose(build: Callable[[str], Built], checkpoint: Path, out: Path, bound: fl
     nats a token of what the model writes, to int8. Raises what `build` does, and UnsupportedModelError.
     """
     four = build("int4")
-    with package.served_only_if_checked(out):
-        if four.text is None:
-            return Choice("int8", build("int8"), "int8: without a text of the model's, int4 cannot be measured.")
-        distance = _distance(checkpoint, out, four.text.held_out)
-        found = f"int4 is {distance:.4f} nats a token from float32 on what the model writes"
-        if distance <= bound:
-            return Choice("int4", four, f"int4: {found}, within the bound of {bound:g}.")
-        eight = build("int8")
-        other = _distance(checkpoint, out, four.text.held_out)
-        also = "" if other <= bound else ", which is beyond it too"
-        return Choice("int8", eight, f"int8: {found}, beyond the bound of {bound:g}; int8 is {other:.4f}{also}.")
+    if four.text is None:
+        return Choice("int8", build("int8"), "int8: without a text of the model's, int4 cannot be measured.")
+    distance = _distance(checkpoint, out, four.text.held_out)
+    found = f"int4 is {distance:.4f} nats a token from float32 on what the model writes"
+    if distance <= bound:
+        return Choice("int4", four, f"int4: {found}, within the bound of {bound:g}.")
+    eight = build("int8")
+    other = _distance(checkpoint, out, four.text.held_out)
+    also = "" if other <= bound else ", which is beyond it too"
+    return Choice("int8", eight, f"int8: {found}, beyond the bound of {bound:g}; int8 is {other:.4f}{also}.")
 
 
 def _distance(checkpoint: Path, out: Path, text: Tensor) -> float:

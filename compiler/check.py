@@ -106,15 +106,18 @@ def _measure(kind: str, directory: Path, threads: int, request: dict[str, Any]) 
         [sys.executable, "-m", "compiler.measure", kind, str(directory), str(threads)],
         input=stream.getvalue(), capture_output=True, check=False, cwd=Path(__file__).parents[1],
     )  # fmt: skip
+    what = "the compiled model" if kind == "compiled" else str(directory)  # one that is checked has no place yet
     if done.returncode < 0:
         raise CompileError(
-            f"Signal {-done.returncode} ended the process that measures {directory}, {kind}; the kernel sends 9 when "
-            f"memory runs out."
+            f"Signal {-done.returncode} ended the process that measures {what}, {kind}; the kernel sends 9 when memory "
+            f"runs out."
         )
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {done.returncode}"]
         error = UnsupportedModelError if kind == "compiled" else CompileError
-        raise error(f"{directory} does not run in a process of its own, {kind} ({said[-1].rstrip('.')})")
+        raise error(
+            f"{what[:1].upper()}{what[1:]} does not run in a process of its own, {kind} ({said[-1].rstrip('.')})"
+        )
     return dict(np.load(io.BytesIO(done.stdout)))
 
 
@@ -184,7 +187,7 @@ def _require_same_bits(target: Path, vocab_size: int, context: int) -> None:
     request = {"p0": np.random.default_rng(1).integers(0, vocab_size, min(_SHARED_OUT, context))}
     one, two = (_measure("compiled", target, threads, request)["l0"] for threads in (1, 2))
     if not np.array_equal(one, two):
-        raise UnsupportedModelError(f"The logits of {target} depend on the number of threads")
+        raise UnsupportedModelError("The logits of the compiled model depend on the number of threads")
 
 
 def _correlations(ours: npt.NDArray[np.float32], theirs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -33,11 +33,12 @@ _COPIED = (
 
 @contextmanager
 def staging(target: Path) -> Iterator[Path]:
-    """A directory that becomes `target` if the block ends well, and vanishes if not.
+    """A directory that becomes `target` if the block ends well, and vanishes if not: `target` is then as it was.
 
     An artifact already there is replaced as a whole: a process that has mapped its files keeps them, whereas writing
-    into them would end it.
+    into them would end it. Where `target` is a symbolic link, what it points to is replaced.
     """
+    target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists() and not (target / MANIFEST).exists() and any(target.iterdir()):
         raise CompileError(f"{target} exists and is not a compiled model; choose another output directory.")
@@ -50,6 +51,8 @@ def staging(target: Path) -> Iterator[Path]:
             os.rename(target, replaced)
         os.rename(staged, target)
     finally:
+        if replaced.exists() and not target.exists():  # interrupted between the two
+            os.rename(replaced, target)
         shutil.rmtree(staged, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
 
@@ -117,13 +120,3 @@ def file_entry(path: Path) -> dict[str, Any]:
             sha256.update(block)
             crc32 = zlib.crc32(block, crc32)
     return {"bytes": path.stat().st_size, "sha256": sha256.hexdigest(), "crc32": crc32}
-
-
-@contextmanager
-def served_only_if_checked(directory: Path) -> Iterator[None]:
-    """Remove the artifact if the block does not end well."""
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(directory)
-        raise

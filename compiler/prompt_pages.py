@@ -66,7 +66,7 @@ def check(directory: Path, paths: Sequence[Path]) -> list[str]:
     for prompt in prompt_files.read(paths, directory, engine.context_length):
         cache = next((cache for ids, cache in engine.prefixes if ids.tolist() == prompt.ids.tolist()), None)
         if cache is None:
-            raise CompileError(f"The pages of {prompt.path} are not found in {directory}.")
+            raise CompileError(f"The pages of {prompt.path} are not found in the compiled model.")
         found = _read(engine, prompt.sample, cache.fork())
         expected = _read(engine, prompt.sample, engine.new_cache())
         # In int4 a token may be rounded otherwise in a pass of other size; see docs/compiled-engine.md.

@@ -31,7 +31,7 @@ def require(checkpoint: Path, target: Path, quantize: str, *, calibrated: bool) 
     _require(memory, available_memory(), "of memory", checkpoint, quantize)
     existing = next(folder for folder in (target.parent, *target.absolute().parents) if folder.is_dir())
     disk = weights * _PACKED[quantize] + _DISK_BESIDE
-    _require(disk, shutil.disk_usage(existing).free, f"on the disk of {target}", checkpoint, quantize)
+    _require(disk, shutil.disk_usage(existing).free, f"on the disk of {existing}", checkpoint, quantize)
 
 
 def _require(needed: float, free: float, where: str, checkpoint: Path, quantize: str) -> None:

@@ -12,7 +12,7 @@ LEVEL = cpu_levels.choose_level(cpu_levels.levels_here(), cpu_levels.cpu_flags()
 
 def bake(compiled: Path, target: Path, *paths: Path, chat_template: str | None = None) -> Path:
     """A copy of `compiled` in `target` that has read the prompts in `paths`."""
-    shutil.copytree(compiled, target)
+    shutil.copytree(compiled, target, dirs_exist_ok=True)
     if chat_template is not None:
         (target / "chat_template.jinja").write_text(chat_template)
     prompts = prompt_files.read(paths, target, artifact.read(target).context_length)

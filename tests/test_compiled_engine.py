@@ -358,3 +358,36 @@ def test_a_directory_that_is_no_artifact_is_never_replaced(tmp_path: Path) -> No
     with pytest.raises(CompileError, match="is not a compiled model"), package.staging(tmp_path):
         pass
     assert (tmp_path / "precious.txt").read_text() == "mine"
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """What passes for an artifact, to be replaced."""
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / artifact.MANIFEST).write_text("old")
+    return tmp_path / "old"
+
+
+def test_a_link_to_an_artifact_stays_a_link(tmp_path: Path, old: Path) -> None:
+    (tmp_path / "link").symlink_to(old)
+    with package.staging(tmp_path / "link") as staged:
+        (staged / artifact.MANIFEST).write_text("new")
+    assert {path.name for path in tmp_path.iterdir()} == {"link", "old"}
+    assert ((tmp_path / "link").is_symlink(), (old / artifact.MANIFEST).read_text()) == (True, "new")
+
+
+def test_an_artifact_outlives_an_interruption_while_it_is_replaced(
+    tmp_path: Path, old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = os.rename
+
+    def interrupted(source: Path, target: Path) -> None:
+        if (source / "new").exists():
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), package.staging(old) as staged:
+        (staged / "new").touch()
+    assert list(tmp_path.iterdir()) == [old]
+    assert (old / artifact.MANIFEST).read_text() == "old"

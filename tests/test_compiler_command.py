@@ -18,7 +18,8 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, BloomConfig
 
 from compiler import __main__ as command
-from compiler import build, check, codegen
+from compiler import build, check, codegen, package
+from compiler.calibration_text import CalibrationText
 from compiler.errors import CompileError
 from engines import compiled_engine
 from engines.cpu_levels import levels_here
@@ -84,7 +85,9 @@ def test_an_interrupted_check_leaves_nothing_behind(
         time.sleep(PATIENCE)  # until the signal is here
 
     before = [signal.getsignal(signal.SIGTERM), signal.signal(signal.SIGINT, signal.default_int_handler)]
-    monkeypatch.setattr(build, "build", lambda checkpoint, out, *_: shutil.copytree(llama_artifact, out) and BUILT)
+    monkeypatch.setattr(
+        build, "build", lambda checkpoint, out, *_: shutil.copytree(llama_artifact, out, dirs_exist_ok=True) and BUILT
+    )
     monkeypatch.setattr(check, "compare", compare)
     try:
         assert compile_(llama_directory) == (130, "compiler: interrupted.")
@@ -103,7 +106,9 @@ def test_logits_that_depend_on_the_number_of_threads_are_refused(
         found = measure(kind, directory, threads, request)
         return {name: value + (name == "l0" and threads == 1) for name, value in found.items()}
 
-    monkeypatch.setattr(build, "build", lambda checkpoint, out, *_: shutil.copytree(llama_artifact, out) and BUILT)
+    monkeypatch.setattr(
+        build, "build", lambda checkpoint, out, *_: shutil.copytree(llama_artifact, out, dirs_exist_ok=True) and BUILT
+    )
     monkeypatch.setattr(check, "_measure", torn)
     status, said = compile_(llama_directory)
     assert (status, "depend on the number of threads" in said) == (UNSUPPORTED, True)
@@ -147,12 +152,42 @@ def test_a_text_is_compared_whole_whatever_the_tokenizer_cuts(checkpoint: Path) 
 def test_a_model_that_does_not_agree_with_transformers_is_left_to_transformers(
     compile_: Compile, llama_directory: Path, llama_artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "build", lambda checkpoint, out, *_: shutil.copytree(llama_artifact, out) and BUILT)
+    monkeypatch.setattr(
+        build, "build", lambda checkpoint, out, *_: shutil.copytree(llama_artifact, out, dirs_exist_ok=True) and BUILT
+    )
     monkeypatch.setattr(check, "acceptable", lambda comparison, quantize: False)
     status, said = compile_(llama_directory)
     assert status == UNSUPPORTED
     assert said.startswith("compiler: The compiled model does not agree with transformers; serve")
     assert not compile_.out.exists(), "and the next attempt finds nothing in its way"
+
+
+@pytest.mark.parametrize("options", [(), ("--quantize", "auto", "--quality-bound", "1")], ids=["none", "auto"])
+@pytest.mark.parametrize("error", [CompileError("Memory ran out."), KeyboardInterrupt()], ids=["failed", "interrupted"])
+def test_an_artifact_that_is_there_outlives_a_check_that_does_not_end_well(
+    compile_: Compile,
+    llama_directory: Path,
+    llama_artifact: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    error: BaseException,
+) -> None:
+    def built(checkpoint: Path, out: Path, *_: object) -> build.Built:
+        with package.staging(out) as staged:
+            shutil.copytree(llama_artifact, staged, dirs_exist_ok=True)
+        return BUILT if not options else build.Built(1.0, CalibrationText(ids, ids))
+
+    def compare(*_: object, **__: object) -> None:
+        raise error
+
+    ids = torch.zeros(1, 2, dtype=torch.int64)
+    shutil.copytree(llama_artifact, compile_.out)
+    (compile_.out / "mine").touch()
+    monkeypatch.setattr(build, "build", built)
+    monkeypatch.setattr(check, "compare", compare)
+    assert compile_(llama_directory, *options)[0] == (130 if isinstance(error, KeyboardInterrupt) else REFUSED)
+    assert (compile_.out / "mine").exists()
+    assert list(compile_.out.parent.iterdir()) == [compile_.out]
 
 
 @pytest.mark.parametrize(("correlation", "last"), [(0.31, "int4 moved the logits far"), (0.97, "| same most likely")])
@@ -165,7 +200,9 @@ def test_rounding_that_moved_the_logits_far_is_said(
     last: str,
 ) -> None:
     compare = check.compare
-    monkeypatch.setattr(build, "build", lambda checkpoint, out, *_: shutil.copytree(llama_artifact, out) and BUILT)
+    monkeypatch.setattr(
+        build, "build", lambda checkpoint, out, *_: shutil.copytree(llama_artifact, out, dirs_exist_ok=True) and BUILT
+    )
     monkeypatch.setattr(check, "compare", lambda *of: replace(compare(*of), correlation=correlation))
     assert compile_(llama_directory, "--quantize", "int4")[0] == 0
     assert compile_.printed.splitlines()[-1].startswith(last)
@@ -366,7 +403,7 @@ def test_too_little_disk(compile_: Compile, llama_directory: Path, monkeypatch: 
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     status, said = compile_(llama_directory)
     assert status == REFUSED
-    assert f"needs about 0.1 GB on the disk of {compile_.out}, and 0.0 GB are free." in said
+    assert f"needs about 0.1 GB on the disk of {compile_.out.parent}, and 0.0 GB are free." in said
 
 
 def test_a_directory_that_cannot_be_written(compile_: Compile, llama_directory: Path, tmp_path: Path) -> None:
