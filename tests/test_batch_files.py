@@ -251,6 +251,15 @@ def test_the_command_says_what_it_did_and_how(tmp_path: Path, capsys: pytest.Cap
     assert main([str(source), str(tmp_path / "other.jsonl")]) == 0
 
 
+def test_a_line_that_failed_before_is_still_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write(tmp_path / "in.jsonl", line("a"), "nonsense", line("b", temperature=9))
+    for said in ("1 answered, 2 failed (", "0 answered, 0 failed, 3 done before (of them 2 failed): "):
+        assert main([str(source), str(tmp_path / "out.jsonl")]) == 1
+        assert capsys.readouterr().out.startswith(said)
+    write(source, line("a"))
+    assert main([str(source), str(tmp_path / "out.jsonl")]) == 0
+
+
 @pytest.mark.parametrize(
     ("source", "target", "said"),
     [

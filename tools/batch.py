@@ -42,7 +42,7 @@ def answer_here(source: str, target: str) -> int:
         print(f"\ninterrupted; {target} keeps what is done, the same command does the rest", file=sys.stderr)
         return 130
     print(tally.summary())
-    return 1 if tally.failures else 0
+    return 1 if tally.failures or tally.failed_before else 0
 
 
 def answer_in_the_cloud(state_machine: str, source: str, target: str) -> int:

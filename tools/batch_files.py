@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from api.batch_lines import BatchLineError, check_line, custom_id_of, read_line, result_line
+from api.batch_lines import BatchLineError, check_line, custom_id_of, is_failure, read_line, result_line
 from api.errors import ApiError, InternalError, InvalidRequestError
 from api.preparation import PreparedRequest
 from api.routes import encode
@@ -49,7 +49,8 @@ class ResultsFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._answered: set[str] = set()
+        self._answered: dict[str, bool] = {}
+        """By custom_id: whether it failed."""
         self._refused: set[int] = set()
         self._file = -1
 
@@ -80,6 +81,10 @@ class ResultsFile:
             return line.number in self._refused
         return line.custom_id in self._answered
 
+    def failed(self, line: Line) -> bool:
+        """Whether what a run before this one made of a line is an error."""
+        return isinstance(line.content, BatchLineError) or self._answered[line.custom_id or ""]
+
     def add(self, result: Mapping[str, Any]) -> None:
         """Write a result. Raises BatchError when the disk does not take it."""
         rest = encode(result) + b"\n"
@@ -106,7 +111,7 @@ class ResultsFile:
             if "line" in error:
                 self._refused.add(error["line"])
             else:
-                self._answered.add(result["custom_id"])
+                self._answered[result["custom_id"]] = is_failure(result)
         except (ValueError, TypeError, KeyError):
             raise BatchError(f"Line {number} of {self._path} is no result of a batch; name another file.") from None
 
@@ -161,6 +166,7 @@ def answer_file(source: Path, target: Path, service: Service, lines: int) -> Tal
             for line in read_lines(source):
                 if results.has(line):
                     tally.done_before += 1
+                    tally.failed_before += results.failed(line)
                     progress.advance(task)
                 else:
                     under_way.append(line)

@@ -14,6 +14,8 @@ class Tally:
     """What became of the lines."""
 
     done_before: int = 0
+    failed_before: int = 0
+    """Of those."""
     answered: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     """Lines with an error in their place, by its code or status."""
@@ -43,6 +45,8 @@ class Tally:
     def summary(self) -> str:
         """One line for a person."""
         before = f", {self.done_before:,} done before" if self.done_before else ""
+        if self.failed_before:
+            before += f" (of them {self.failed_before:,} failed)"
         rate = self.completion_tokens / self.seconds if self.seconds else 0.0
         return (
             f"{self.answered:,} answered, {self.failed()}{before}: {self.prompt_tokens:,} + "
