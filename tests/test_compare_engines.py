@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from settings import ROOT
-from tools.compare_engines import compare
+from tools import compare_engines
+from tools.compare_engines import compare, compiled
 from tools.screen import Screen
 
 
@@ -31,6 +33,32 @@ def test_both_engines_are_in_one_picture(
     bars = dict(re.findall(r"^  (transformers |compiled int8) until ready .*? ms +(#+)", shown, re.MULTILINE))
     assert len(bars["compiled int8"]) < len(bars["transformers "]), "one scale for both"
     assert max(map(len, shown.splitlines())) <= 90
+
+
+def test_an_artifact_of_another_checkpoint_or_format_is_compiled_again(
+    llama_directory: Path, llama_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compilations: list[list[str]] = []
+
+    def compiler(command: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
+        compilations.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(compare_engines, "ROOT", tmp_path)
+    monkeypatch.setattr(subprocess, "run", compiler)
+    checkpoint = Path(shutil.copytree(llama_directory, tmp_path / "mine"))
+    artifact = Path(shutil.copytree(llama_artifact, tmp_path / "build" / "mine-int8"))
+    assert compiled(checkpoint) == artifact
+    assert compilations == []
+    manifest = artifact / "manifest.json"
+    sound = manifest.read_text()
+    manifest.write_text(sound.replace('"format": ', '"format": 1'))
+    assert compiled(checkpoint) == artifact
+    assert len(compilations) == 1
+    manifest.write_text(sound)
+    (checkpoint / "config.json").write_text((checkpoint / "config.json").read_text() + " ")
+    assert compiled(checkpoint) == artifact
+    assert len(compilations) == 2
 
 
 def test_an_artifact_is_no_checkpoint_to_compare(llama_artifact: Path) -> None:

@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from engines.artifact import MANIFEST, read
+from engines.errors import LoadError
 from tools.emulator import ROOT, Emulator, EmulatorError
 from tools.run_demo import PHASES, DemoError, body_of, invoke
 from tools.screen import Screen
@@ -44,12 +46,24 @@ def compiled(checkpoint: Path) -> Path:
     if (checkpoint / "manifest.json").is_file():
         raise DemoError(f"{checkpoint} is compiled already; set MODEL_DIR to the checkpoint it was.")
     artifact = ROOT / "build" / f"{checkpoint.resolve().name}-int8"
-    if not (artifact / "manifest.json").is_file():
+    if not _is_of(artifact, checkpoint):
         print(f"Compiling {checkpoint.name} into build/{artifact.name} (once; about a minute) ...")
         command = [sys.executable, "-m", "compiler", str(checkpoint), str(artifact), "--quantize", "int8"]
         if subprocess.run(command, cwd=ROOT, check=False).returncode:
             raise DemoError("The model was not compiled; the lines above say why.")
     return artifact
+
+
+def _is_of(artifact: Path, checkpoint: Path) -> bool:
+    """Whether an artifact is there that this version reads and that was compiled from just this checkpoint."""
+    from compiler.package import checkpoint_digest  # imports torch
+
+    try:
+        read(artifact)
+        digest = checkpoint_digest(checkpoint)
+    except (LoadError, OSError):
+        return False
+    return bool(json.loads((artifact / MANIFEST).read_bytes())["model"]["sha256"] == digest)
 
 
 def compare(screen: Screen, checkpoint: Path, artifact: Path) -> None:
