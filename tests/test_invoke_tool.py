@@ -1,6 +1,7 @@
 """tools/invoke.py against a server that speaks Lambda's Invoke API, as `sam local start-lambda` does."""
 
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -46,7 +47,8 @@ class InvokeApi(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         kind = self.headers["X-Amz-Invocation-Type"]
         self.asked.append((self.path, kind, body))
-        payload = b"" if kind == "Event" else json.dumps(self.answer).encode()
+        answer = self.answer if isinstance(self.answer, bytes) else json.dumps(self.answer).encode()
+        payload = b"" if kind == "Event" else answer
         self.send_response(202 if kind == "Event" else 200)
         if self.function_error:
             self.send_header("X-Amz-Function-Error", self.function_error)
@@ -84,7 +86,9 @@ def api() -> Iterator[tuple[str, type[InvokeApi]]]:
 
 def invoke(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tools.invoke", "CausalLM", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    regionless = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    regionless |= {"AWS_CONFIG_FILE": os.devnull, "AWS_EC2_METADATA_DISABLED": "true"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=regionless)
 
 
 def test_prints_the_text_and_the_figures(api: tuple[str, type[InvokeApi]]) -> None:
@@ -107,6 +111,57 @@ def test_a_chat_is_one_user_message(api: tuple[str, type[InvokeApi]]) -> None:
     handler.answer = {**ANSWER, "choices": [{"message": {"role": "assistant", "content": "Hello."}}]}
     assert invoke("--endpoint-url", url, "--chat", "Hi").stdout == "Hello.\n"
     assert handler.asked[0][2]["messages"] == [{"role": "user", "content": "Hi"}]
+
+
+CALLS = [{"function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}]
+
+
+def test_the_functions_that_an_answer_calls_are_shown(api: tuple[str, type[InvokeApi]]) -> None:
+    url, handler = api
+    handler.answer = {**ANSWER, "choices": [{"message": {"content": None, "tool_calls": CALLS}}]}
+    shown = 'Calls weather with {"city": "Oslo"}\n'
+    assert invoke("--endpoint-url", url, "--chat", "Hi").stdout == shown
+    last = {"choices": [], "usage": ANSWER["usage"], "timings": {}}
+    deltas: list[Any] = [{"content": None}, {"tool_calls": [{"function": {"name": "weather", "arguments": ""}}]}]
+    deltas += [{"tool_calls": [{"function": {"arguments": text}}]} for text in ('{"city": ', '"Oslo"}')]
+    parts = [*({"choices": [{"delta": delta}]} for delta in deltas), last]
+    handler.answer = [b"data: " + json.dumps(part).encode() + b"\n\n" for part in parts]
+    assert invoke("--endpoint-url", url, "--chat", "Hi", "--stream").stdout == shown
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "shown"),
+    [
+        (None, 0, "null\n"),
+        (b"<html>", 2, "error: The function answered what is no JSON: '<html>'.\n"),
+        ({**ANSWER, "timings": {}}, 0, "there was a fox.\n"),
+        ({name: value for name, value in ANSWER.items() if name != "timings"}, 0, "there was a fox.\n"),
+    ],
+)
+def test_an_answer_of_another_shape_is_no_traceback(
+    answer: Any, status: int, shown: str, api: tuple[str, type[InvokeApi]]
+) -> None:
+    url, handler = api
+    handler.answer = answer
+    result = invoke("--endpoint-url", url, "--prompt", "Once")
+    assert (result.returncode, result.stderr if status else result.stdout) == (status, shown)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "shown"),
+    [
+        ({"models": ["demo"]}, 0, '{\n  "models": [\n    "demo"\n  ]\n}\n'),
+        (ANSWER, 0, "there was a fox.\n"),
+        ({"errorType": "InvalidRequestError", "errorMessage": "No."}, 1, "InvalidRequestError: No.\n"),
+    ],
+)
+def test_an_answer_that_is_no_stream_is_shown_too(
+    answer: Any, status: int, shown: str, api: tuple[str, type[InvokeApi]]
+) -> None:
+    url, handler = api
+    handler.answer = [json.dumps(answer).encode()]
+    result = invoke("--endpoint-url", url, "--prompt", "Once", "--stream")
+    assert (result.returncode, result.stderr if status else result.stdout) == (status, shown)
 
 
 EVENTS = [
@@ -154,6 +209,24 @@ def test_a_function_error_is_exit_status_1(function_error: str | None, api: tupl
     result = invoke("--endpoint-url", url, "--prompt", "Once", "--max-tokens", "0")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == "InvalidRequestError: max_tokens must be at least 1.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "error: You must specify a region.\n"),
+        (("--endpoint-url", "nonsense"), "error: Invalid endpoint: nonsense\n"),
+    ],
+)
+def test_no_region_and_no_url_are_exit_status_2(arguments: tuple[str, ...], said: str) -> None:
+    result = invoke(*arguments, "--prompt", "Once")
+    assert (result.returncode, result.stderr) == (2, said)
+
+
+def test_a_list_cannot_be_streamed(tmp_path: Path) -> None:
+    (tmp_path / "event.json").write_text("[]")
+    result = invoke("--event", str(tmp_path / "event.json"), "--stream")
+    assert (result.returncode, "only a request can be streamed" in result.stderr) == (2, True)
 
 
 def test_no_one_there_is_exit_status_2() -> None:

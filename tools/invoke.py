@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ import boto3
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+
+from tools.run_demo import said
 
 PAYLOAD_LIMIT = {"RequestResponse": 6_291_456, "Event": 1_048_576}
 """Bytes Lambda takes, by invocation type."""
@@ -28,7 +31,7 @@ class InvokeError(Exception):
     """The function could not be invoked. The message says why."""
 
 
-def read_event(options: argparse.Namespace) -> dict[str, Any]:
+def read_event(options: argparse.Namespace) -> Any:
     """The event the command line describes. Raises InvokeError."""
     if options.event is None:
         event: dict[str, Any] = {"max_tokens": options.max_tokens}
@@ -41,6 +44,8 @@ def read_event(options: argparse.Namespace) -> dict[str, Any]:
         raise InvokeError(f"{options.event} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise InvokeError(f"{options.event} is not JSON: {error}.") from error
+    if options.stream and not isinstance(event, dict):
+        raise InvokeError(f"{options.event} is no JSON object, and only a request can be streamed.")
     return event
 
 
@@ -54,11 +59,14 @@ def invoke(options: argparse.Namespace) -> int:
     if len(payload) > PAYLOAD_LIMIT[kind]:
         raise InvokeError(f"The event has {len(payload):,} bytes; Lambda takes {PAYLOAD_LIMIT[kind]:,} this way.")
     local = {"signature_version": UNSIGNED, "region_name": "local"} if options.endpoint_url else {}
-    client = boto3.client(
-        "lambda",
-        endpoint_url=options.endpoint_url,
-        config=Config(read_timeout=910, retries={"total_max_attempts": 1}, **local),
-    )
+    try:
+        client = boto3.client(
+            "lambda",
+            endpoint_url=options.endpoint_url,
+            config=Config(read_timeout=910, retries={"total_max_attempts": 1}, **local),
+        )
+    except (BotoCoreError, ValueError) as error:  # no region, an endpoint that is no URL
+        raise InvokeError(str(error)) from error
     if options.stream:
         return stream(client, options.function, payload)
     started = time.monotonic()
@@ -73,12 +81,27 @@ def invoke(options: argparse.Namespace) -> int:
     if options.asynchronous:
         print(f"accepted in {seconds:.2f} s; the answer goes to the results queue")
         return 0
-    result = json.loads(body)
-    if "FunctionError" in answer or "errorMessage" in result:  # `sam local` sets no FunctionError
-        print(f"{result.get('errorType', 'Error')}: {result.get('errorMessage', body.decode())}", file=sys.stderr)
+    result = parsed(body)
+    if "FunctionError" in answer or (isinstance(result, dict) and "errorMessage" in result):  # `sam local` sets none
+        print(failure(result), file=sys.stderr)
         return 1
     show(result, seconds)
     return 0
+
+
+def parsed(body: bytes) -> Any:
+    """The function's answer. Raises InvokeError where it is no JSON."""
+    try:
+        return json.loads(body)
+    except ValueError:
+        raise InvokeError(f"The function answered what is no JSON: {body[:200].decode(errors='replace')!r}.") from None
+
+
+def failure(result: Any) -> str:
+    """What an answer that is an error says."""
+    if not isinstance(result, dict):
+        result = {}
+    return f"{result.get('errorType', 'Error')}: {result.get('errorMessage', 'the function gave no reason')}"
 
 
 def stream(client: Any, function: str, payload: bytes) -> int:
@@ -92,7 +115,7 @@ def stream(client: Any, function: str, payload: bytes) -> int:
             *lines, received = received.split(b"\n\n")
             for data in (line.removeprefix(b"data: ") for line in lines):
                 if data != b"[DONE]":
-                    show_part(json.loads(data), started)
+                    show_part(parsed(data), started)
             failed = event.get("InvokeComplete", {})
             if "ErrorCode" in failed:
                 print(f"{failed['ErrorCode']}: {failed.get('ErrorDetails', '')}", file=sys.stderr)
@@ -101,26 +124,47 @@ def stream(client: Any, function: str, payload: bytes) -> int:
         raise InvokeError(str(error)) from error
     finally:
         client.close()
+    if not received.strip():
+        return 0
+    result = parsed(received)  # one answer, whole: no stream
+    if isinstance(result, dict) and "errorMessage" in result:
+        print(failure(result), file=sys.stderr)
+        return 1
+    show(result, time.monotonic() - started)
     return 0
 
 
-def show_part(part: dict[str, Any], started: float) -> None:
-    """Print one event of a stream: text as it is, the last one's figures to standard error."""
+def show_part(part: Any, started: float) -> None:
+    """Print one event of a stream: text as it is, the last one's figures to standard error. Raises InvokeError."""
+    if not isinstance(part, dict):
+        raise InvokeError(f"The function streamed what is no part of an answer: {part!r}.")
     for choice in part.get("choices", []):
-        print(choice["text"] if "text" in choice else choice["delta"].get("content", ""), end="", flush=True)
+        print(part_said(choice), end="", flush=True)
     if part.get("usage"):
         print()
-        show({"choices": [], **part}, time.monotonic() - started)
+        show({**part, "choices": []}, time.monotonic() - started)
 
 
-def show(result: dict[str, Any], seconds: float) -> None:
+def part_said(choice: Mapping[str, Any]) -> str:
+    """The text of a part of a choice, and of the functions that it calls."""
+    if "text" in choice:
+        return str(choice["text"])
+    functions = (call["function"] for call in choice["delta"].get("tool_calls") or [])
+    calls = (
+        (f"Calls {function['name']} with " if function.get("name") else "") + (function.get("arguments") or "")
+        for function in functions
+    )
+    return (choice["delta"].get("content") or "") + "".join(calls)
+
+
+def show(result: Any, seconds: float) -> None:
     """Print the text of a completion, then a line of figures; anything else as it is."""
-    if "choices" not in result:
+    if not isinstance(result, dict) or not {"choices", "usage"} <= result.keys():
         print(json.dumps(result, indent=2))
         return
     for choice in result["choices"]:
-        print(choice["text"] if "text" in choice else choice["message"]["content"])
-    usage, timings = result["usage"], result["timings"]
+        print(said(choice))
+    usage, timings = result["usage"], result.get("timings", {})
     figures = [f"{usage['prompt_tokens']} + {usage['completion_tokens']} tokens", f"{seconds:.2f} s round trip"]
     figures += [f"{name} {value:g}" for name, value in timings.items() if isinstance(value, float)]
     print(f"\n[{', '.join(figures)}]", file=sys.stderr)

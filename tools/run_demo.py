@@ -150,12 +150,12 @@ def _show_answer(screen: Screen, name: str, event: Mapping[str, Any], reply: Rep
     if refusal is not None:
         screen.text(f"Refused: {refusal}")
     elif "choices" in body:
-        screen.text(_said(body["choices"][0]))
+        screen.text(said(body["choices"][0]))
     else:
         screen.text(json.dumps(body))
 
 
-def _said(choice: Mapping[str, Any]) -> str:
+def said(choice: Mapping[str, Any]) -> str:
     """A choice's text, and the functions that it calls."""
     if "message" not in choice:
         return str(choice["text"])
