@@ -48,6 +48,17 @@ class ChatTemplate:
         environment.globals["strftime_now"] = _strftime_now
         return environment.from_string(self.source)
 
+    def syntax_error(self) -> str | None:
+        """What is wrong with the template's own text, None where it can be parsed."""
+        from jinja2 import TemplateError
+
+        try:
+            _ = self._template
+        except TemplateError as error:
+            line = getattr(error, "lineno", None)
+            return f"{(error.message or type(error).__name__).rstrip('.')}" + (f", line {line}" if line else "")
+        return None
+
     @cached_property
     def thoughts(self) -> tuple[str, str] | None:
         """What a thought before an answer begins and ends with, None where the template knows of none."""

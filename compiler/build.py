@@ -24,6 +24,7 @@ from compiler import (
     prompt_pages,
     resources,
     sensitivity,
+    templates,
     tokenizer,
 )
 from compiler.calibration_text import CalibrationText
@@ -134,6 +135,7 @@ def build(
 
         resources.require(checkpoint, target, quantize, calibrated=calibrated)
         _require_unquantised(checkpoint)
+        templates.require_parsed(checkpoint)
         model = export.load(checkpoint)
         _require_finite(model, checkpoint)
         context = _context_length(model, context_length)

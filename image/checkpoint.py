@@ -8,6 +8,7 @@ from typing import Any
 from image.errors import PrepareError
 from startup import model_files
 
+WEIGHTS = "model.safetensors"
 LONGEST_HEADER = 100_000_000
 """Bytes: the safetensors format allows no longer one."""
 
@@ -35,6 +36,8 @@ def files_of(directory: Path) -> list[Path]:
     files = sorted(file for file in directory.iterdir() if file.is_file() and model_files.is_served(file.name))
     names = {file.name for file in files}
     lacking = model_files.missing_from(names) or next(iter(sorted(_shards(directory) - names)), None)
+    if lacking is None and not names & {WEIGHTS, model_files.SHARD_INDEX}:
+        lacking = f"{WEIGHTS}, nor {model_files.SHARD_INDEX} for weights in several files"
     if lacking is not None:
         raise PrepareError(
             f"{directory} has no {lacking}: it is no complete checkpoint (`save_pretrained` writes all of it)."
@@ -56,7 +59,13 @@ def parameters(files: list[Path]) -> int:
 def _shards(directory: Path) -> set[str]:
     """The weight files that the index of a checkpoint in several of them names."""
     index = directory / model_files.SHARD_INDEX
-    return set(_read_json(index).get("weight_map", {}).values()) if index.is_file() else set()
+    if not index.is_file():
+        return set()
+    content = _read_json(index)
+    shards = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+        raise PrepareError(f"{index} has no weight_map that names the weight files; copy the checkpoint again.")
+    return set(shards.values())
 
 
 def _read_json(file: Path) -> Any:
@@ -82,6 +91,7 @@ def _tensors(file: Path) -> list[dict[str, Any]]:
             header: dict[str, dict[str, Any]] = json.loads(content.read(length))
             tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
             end = 8 + length + max((tensor["data_offsets"][1] for tensor in tensors), default=0)
+            sum(math.prod(tensor["shape"]) for tensor in tensors)  # which `parameters` relies on
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
             raise PrepareError(f"{file} is not a safetensors file; copy the checkpoint again.") from None
     size = file.stat().st_size

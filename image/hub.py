@@ -24,6 +24,8 @@ def download(repo: str, revision: str, target: Path) -> Path:
         raise PrepareError(f"The hub has no public model {repo!r}; check the id.") from error
     except errors.RevisionNotFoundError as error:
         raise PrepareError(f"{repo} has no commit {revision}; copy it from the repository's history.") from error
+    except errors.HFValidationError as error:
+        raise PrepareError(f"{repo!r} is no id of the hub's; check it.") from error
     except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # of whichever HTTP library the hub uses
         raise PrepareError(f"The hub could not be reached for {repo}: {error}") from error
     return target

@@ -47,6 +47,9 @@ def require_usable(options: argparse.Namespace) -> None:
         )
     model = options.model
     prompts = prompt_files(options.prompts)
+    out = options.out
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise PrepareError(f"{out} is no empty directory; name another for the model.")
     if prompts and (model == "none" or options.engine == "transformers"):
         why = "MODEL=none" if model == "none" else "ENGINE=transformers"
         raise PrepareError(f"PROMPTS is {options.prompts!r}, and {why} compiles no model that could read it.")
@@ -89,6 +92,7 @@ def prepare(options: argparse.Namespace) -> str:
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         checkpoint = Path(model) if Path(model).is_dir() else download(model, options.revision, Path(scratch))
         files = files_of(checkpoint)
+        _require_chat_template(checkpoint)
         if is_artifact(checkpoint):
             _copy(files, checkpoint, out)
             return f"{model} is a compiled model: the compiled engine serves it."
@@ -102,10 +106,20 @@ def prepare(options: argparse.Namespace) -> str:
             return f"The compiled engine serves {model} (QUANTIZE={options.quantize}{chosen})."
         if options.engine == "compiled":
             raise PrepareError(f"{model} cannot be compiled: {reason}. ENGINE=auto or transformers serves it.")
-        shutil.rmtree(out)  # what a compilation that went wrong at its end has left
         _copy(files, checkpoint, out)
         unread = " No prompt was read." if options.prompts else ""
         return f"transformers serves {model}, which cannot be compiled: {reason}.{unread}"
+
+
+def _require_chat_template(checkpoint: Path) -> None:
+    """Raises PrepareError for a chat template that no request could be rendered with."""
+    from compiler.errors import CompileError
+    from compiler.templates import require_parsed  # imports jinja2, which `--check` does without
+
+    try:
+        require_parsed(checkpoint)
+    except CompileError as error:
+        raise PrepareError(str(error)) from None
 
 
 def _compiled(checkpoint: Path, files: list[Path], options: argparse.Namespace) -> str | None:
@@ -142,9 +156,9 @@ def main() -> None:
     parser.add_argument("--prompts", default="", help="file or folder that a compiled model has read already")
     parser.add_argument("--check", action="store_true", help="only say what is wrong that can be seen at once")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
     try:
         require_usable(options)
+        options.out.mkdir(parents=True, exist_ok=True)
         if not options.check:
             print(prepare(options), flush=True)
     except PrepareError as error:

@@ -122,6 +122,12 @@ def test_weights_that_are_not_finite_are_named(compile_: Compile, checkpoint: Pa
     assert (status, "model.norm.weight of " in said, "are not finite" in said) == (REFUSED, True, True)
 
 
+def test_a_chat_template_that_cannot_be_parsed_is_refused(compile_: Compile, checkpoint: Path) -> None:
+    (checkpoint / "chat_template.jinja").write_text("{% for m in messages %}")
+    status, said = compile_(checkpoint)
+    assert (status, "cannot be parsed (Unexpected end of template" in said) == (REFUSED, True)
+
+
 def test_weights_that_are_quantised_already_are_refused(compile_: Compile, checkpoint: Path) -> None:
     config = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "gptq"}}))

@@ -53,7 +53,7 @@ def prepare(
     return subprocess.run(
         command(model, out, *options),
         cwd=ROOT,
-        env={**os.environ, "HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0", "HF_HOME": str(out / "hf")},
+        env={**os.environ, "HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0", "HF_HOME": str(out.parent / "hf")},
         capture_output=True,
         text=True,
         check=False,
@@ -194,6 +194,7 @@ def test_none_leaves_an_empty_directory(tmp_path: Path) -> None:
         ("team/demo", (), "pin team/demo to a commit"),
         ("team/demo", ("--revision", "main"), "MODEL_REVISION is 'main'; pin team/demo to a commit"),
         ("team/demo", ("--revision", "f" * 40), f"team/demo has no commit {'f' * 40}"),
+        ("team/de--mo", ("--revision", COMMIT), "'team/de--mo' is no id of the hub's"),
         ("team/unknown", ("--revision", COMMIT), "no public model 'team/unknown'"),
         ("team/gated", ("--revision", COMMIT), "asks for its licence to be accepted"),
         ("models/demo", ("--engine", "fast"), "ENGINE is 'fast'; set it to one of auto, compiled, transformers"),
@@ -241,6 +242,32 @@ def test_names_the_file_that_is_missing(name: str, checkpoint: Path, tmp_path: P
     assert said in refusal(checkpoint, tmp_path)
 
 
+def test_weights_in_several_files_need_their_index(checkpoint: Path, tmp_path: Path) -> None:
+    (checkpoint / "model.safetensors").rename(checkpoint / "model-00001-of-00001.safetensors")
+    assert "has no model.safetensors, nor model.safetensors.index.json" in refusal(checkpoint, tmp_path)
+
+
+@pytest.mark.parametrize("engine", ["auto", "transformers"])
+def test_a_chat_template_that_cannot_be_parsed_is_refused(engine: str, checkpoint: Path, tmp_path: Path) -> None:
+    (checkpoint / "chat_template.jinja").write_text("{% for m in messages %}")
+    result = prepare(checkpoint, tmp_path / "out", "--engine", engine)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"error: The chat template of {checkpoint} cannot be parsed (Unexpected end of template")
+
+
+@pytest.mark.parametrize("out", ["full", "file", "checkpoint"])
+def test_what_is_there_already_is_never_written_over(out: str, checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "manifest.json").touch()
+    (tmp_path / "file").touch()
+    result = prepare(checkpoint, tmp_path / out, *COPIED)
+    assert (result.returncode, result.stderr) == (
+        1,
+        f"error: {tmp_path / out} is no empty directory; name another for the model.\n",
+    )
+
+
 def test_names_the_part_of_the_weights_that_is_missing(checkpoint: Path, tmp_path: Path) -> None:
     (checkpoint / "model.safetensors").rename(checkpoint / "model-00001-of-00002.safetensors")
     weight_map = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
@@ -255,7 +282,14 @@ def test_names_the_part_of_the_weights_that_is_missing(checkpoint: Path, tmp_pat
         ("model.safetensors", b"not weights at all", "is not a safetensors file"),
         ("model.safetensors", b"", "is not a safetensors file"),
         ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
+        (
+            "model.safetensors",
+            b"\x23" + bytes(7) + b'{"w": {"data_offsets": [0, 0]      }}',
+            "is not a safetensors file",
+        ),
         ("config.json", b'{"model_type": "lla', "is not JSON"),
+        ("model.safetensors.index.json", b"[]", "has no weight_map"),
+        ("model.safetensors.index.json", b'{"weight_map": null}', "has no weight_map"),
     ],
 )
 def test_names_the_file_that_is_not_whole(
