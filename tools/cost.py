@@ -5,7 +5,9 @@ request and a cold start take is what the logs and alarms say (docs/operations.m
 """
 
 import argparse
-from collections.abc import Mapping
+import contextlib
+import math
+from collections.abc import Callable, Mapping
 
 PRICE: Mapping[str, Mapping[str, float]] = {
     "x86_64": {"run": 1.66667e-5, "provisioned run": 9.7222e-6, "provisioned": 4.1667e-6},
@@ -38,20 +40,41 @@ def monthly(options: argparse.Namespace) -> dict[str, float]:
     }
 
 
+def between(least: float, most: float, kind: type[int] | type[float]) -> Callable[[str], float]:
+    """A reader of the command line's numbers of a `kind`, which refuses those that cannot be, nan among them."""
+
+    def read(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if least <= (value := kind(text)) <= most and math.isfinite(value):
+                return value
+        bounds = f"from {least:g} to {most:g}" if math.isfinite(most) else f"of at least {least:g}"
+        raise argparse.ArgumentTypeError(f"{text} is not a {'whole ' if kind is int else ''}number {bounds}")
+
+    return read
+
+
 def main() -> None:
     """Print the three."""
+    count, seconds = between(0, math.inf, int), between(0, math.inf, float)
     parser = argparse.ArgumentParser(description="Monthly cost of the function, in US dollars.")
-    parser.add_argument("--requests", type=int, default=100_000, help="a month")
-    parser.add_argument("--seconds", type=float, default=2.0, help="billed per request")
-    parser.add_argument("--memory", type=int, default=3008, help="MB")
+    parser.add_argument("--requests", type=count, default=100_000, help="a month")
+    parser.add_argument("--seconds", type=seconds, default=2.0, help="billed per request")
+    parser.add_argument("--memory", type=between(128, 10_240, int), default=3008, help="MB")
     parser.add_argument("--architecture", choices=sorted(PRICE), default="x86_64")
-    parser.add_argument("--cold-share", type=float, default=0.02, help="of the requests that meet a cold start")
-    parser.add_argument("--init-seconds", type=float, default=4.0, help="of one cold start")
-    parser.add_argument("--restore-seconds", type=float, default=1.0, help="of one restore")
-    parser.add_argument("--versions", type=int, default=1, help="published versions whose snapshots are kept")
-    parser.add_argument("--provisioned", type=int, default=1, help="environments kept warm")
-    for name, dollars in monthly(parser.parse_args()).items():
-        print(f"{name:24} {dollars:9.2f} $")
+    parser.add_argument(
+        "--cold-share", type=between(0, 1, float), default=0.02, help="of the requests that meet a cold start"
+    )
+    parser.add_argument("--init-seconds", type=seconds, default=4.0, help="of one cold start")
+    parser.add_argument("--restore-seconds", type=seconds, default=1.0, help="of one restore")
+    parser.add_argument("--versions", type=count, default=1, help="published versions whose snapshots are kept")
+    parser.add_argument("--provisioned", type=between(1, math.inf, int), default=1, help="environments kept warm")
+    options = parser.parse_args()
+    needed = math.ceil(options.requests * options.seconds / MONTH)
+    for name, dollars in monthly(options).items():
+        if name == "provisioned concurrency" and needed > options.provisioned:
+            print(f"{name:24} no price: {options.provisioned} kept warm cannot do it, at least {needed} are needed")
+        else:
+            print(f"{name:24} {dollars:9.2f} $")
 
 
 if __name__ == "__main__":

@@ -10,12 +10,12 @@ versions.
 It must not know how the model is served: transformers is the only reader it checks against.
 """
 
+import argparse
 import json
 import math
 import platform
 import random
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -391,4 +391,6 @@ def finish(
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path("models/demo"))
+    parser = argparse.ArgumentParser(prog="python -m tools.train_demo_model", description="Train the demo checkpoint.")
+    parser.add_argument("out", metavar="OUT_DIR", nargs="?", type=Path, default=Path("models/demo"))
+    main(parser.parse_args().out)
