@@ -284,7 +284,7 @@ def test_names_the_part_of_the_weights_that_is_missing(checkpoint: Path, tmp_pat
         ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
         (
             "model.safetensors",
-            b"\x23" + bytes(7) + b'{"w": {"data_offsets": [0, 0]      }}',
+            b"\x25" + bytes(7) + b'{"w": {"data_offsets": [0, 0]      }}',
             "is not a safetensors file",
         ),
         ("config.json", b'{"model_type": "lla', "is not JSON"),
