@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import signal
 import sys
 from pathlib import Path
 
@@ -34,7 +35,7 @@ COMMITTED = Path("benchmarks/results")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one subcommand; 0 when it measured, 2 when its parameters cannot be meant."""
+    """Run one subcommand; 0 when it measured, 2 when its parameters cannot be meant or a results file not be drawn."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (module, help_text) in COMMANDS.items():
@@ -43,19 +44,15 @@ def main(arguments: list[str] | None = None) -> int:
     report.add_argument("--results", type=Path, default=COMMITTED, help="folder of results files")
     options = parser.parse_args(arguments)
     from benchmarks import report as reports
+    from benchmarks.results import Recorder
 
     try:
         if options.command == "report":
-            paths = sorted(options.results.glob("*.json"))
-        else:
-            paths = [importlib.import_module(COMMANDS[options.command][0]).run(options)]
-        for path in paths:
-            print(*(str(written) for written in (path, *reports.render(path))), sep="\n")
-        if options.command == "report" and options.results == COMMITTED:
-            for document in filter(Path.exists, reports.DOCUMENTS):
-                document.write_text(reports.quote(document.read_text(), document, options.results))
+            return _report(options.results)
+        path = importlib.import_module(COMMANDS[options.command][0]).run(options)
+        print(*(str(written) for written in (path, *reports.render(path))), sep="\n")
     except KeyboardInterrupt:
-        kept = "what was measured so far is in the results file; `python -m benchmarks report` draws it"
+        kept = f"what was measured so far is in {Recorder.saved}" if Recorder.saved else "nothing was measured yet"
         print(f"\n{parser.prog} {options.command}: interrupted; {kept}", file=sys.stderr)
         return 130
     except InputError as error:
@@ -64,5 +61,25 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _report(results: Path) -> int:
+    """Draw all files of a folder, and what documents quote of the committed ones."""
+    from benchmarks import report as reports
+
+    if not results.is_dir():
+        raise InputError(f"--results {results} is no folder.")
+    status = 0
+    for path in sorted(results.glob("*.json")):
+        try:
+            print(*(str(written) for written in (path, *reports.render(path))), sep="\n")
+        except Exception as error:  # of a run that was interrupted, say; the other files are drawn all the same
+            print(f"{path} cannot be drawn ({type(error).__name__}: {error})", file=sys.stderr)
+            status = 2
+    if results == COMMITTED:
+        for document in filter(Path.exists, reports.DOCUMENTS):
+            document.write_text(reports.quote(document.read_text(), document, results))
+    return status
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started ends with it
     sys.exit(main())

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.errors import InputError
 
@@ -109,6 +109,8 @@ def _lines(content: dict[str, Any]) -> str:
 class Recorder:
     """One run's result file, growing."""
 
+    saved: ClassVar[Path | None] = None
+    """The file that this process has written last."""
     path: Path
     benchmark: str
     what: str
@@ -137,6 +139,7 @@ class Recorder:
         partial = self.path.with_suffix(".partial")
         partial.write_text(_lines({**self._head, "complete": complete, **self.data}))
         partial.replace(self.path)
+        Recorder.saved = self.path
 
 
 def load_result(path: Path, benchmark: str | None = None) -> dict[str, Any]:

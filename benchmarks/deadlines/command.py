@@ -17,6 +17,7 @@ from benchmarks.errors import InputError
 from benchmarks.results import Recorder
 from benchmarks.variants import add_variant_arguments, described, interleaved, parse_variants
 from benchmarks.warm.command import PLAIN_IDS
+from tools.emulator import DIE_WITH_PARENT
 from tools.local_function import LocalFunction
 
 WHAT = (
@@ -90,7 +91,8 @@ def run(options: argparse.Namespace) -> Path:
 def _load(busy: bool) -> Iterator[None]:
     """A process on every CPU that does nothing but run, where `busy`."""
     count = len(os.sched_getaffinity(0)) if busy else 0
-    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    command = [sys.executable, "-c", DIE_WITH_PARENT, sys.executable, "-c", "while True: pass"]
+    processes = [subprocess.Popen(command) for _ in range(count)]
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ from types import TracebackType
 
 from benchmarks.resident import resident
 from benchmarks.variants import Variant
+from tools.emulator import DIE_WITH_PARENT
 
 READY_S = 300
 
@@ -35,7 +36,7 @@ class Server:
 
     def __enter__(self) -> "Server":
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "server"],
+            [sys.executable, "-c", DIE_WITH_PARENT, sys.executable, "-m", "server"],
             cwd=self._root,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
