@@ -149,6 +149,8 @@ class Service:
                 if not under_way:
                     return
                 for reply, event in running.step():
+                    if reply not in under_way:
+                        continue  # the last of its events came with the one that could not be written
                     place, whole = under_way[reply]
                     try:
                         result: Answer | Exception | None = whole.add(event)
