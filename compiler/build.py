@@ -153,7 +153,7 @@ def build(
                 tqdm.write(f"The weights are rounded without calibration: {error}.")
                 model = export.load(checkpoint)  # some of its layers may have been quantised
         step("export")
-        exported = export.export(model)
+        exported = export.export(model, element_bytes)
         packed.reset(total=sum(p.numel() for p in model.parameters() if p.dim() == 2))
         weights = PackedWeights(lambda matrices, kind: pack_stacked(matrices, kind, ready, packed.update))
         step("rewrite")

@@ -30,15 +30,17 @@ _HARMLESS = {"position_ids", "position_embeddings", "use_cache", "is_causal", "p
 
 @dataclass(frozen=True)
 class Layer:
-    """The part of the KV cache that one layer owns; sizes in elements."""
+    """The part of the KV cache that one layer owns (engines/native/cache.h); sizes in elements of `element_bytes`."""
 
     kv_heads: int
     key_size: int
     value_size: int
+    element_bytes: int
 
     @property
     def elements_per_token(self) -> int:
-        return self.kv_heads * (-(-self.key_size // 16) * 16 + -(-self.value_size // 16) * 16)
+        scales = 0 if self.element_bytes == 4 else 2 * 4 // self.element_bytes
+        return self.kv_heads * (-(-self.key_size // 16) * 16 + -(-self.value_size // 16) * 16 + scales)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class Exported:
 class _Attention:
     """What the layers call instead of transformers' attention. Notes each layer's share of the cache on the way."""
 
-    def __init__(self) -> None:
+    def __init__(self, element_bytes: int) -> None:
+        self.element_bytes = element_bytes
         self.batch: Tensor | None = None
         self.layers: list[Layer] = []
 
@@ -73,7 +76,7 @@ class _Attention:
             raise UnsupportedModelError(f"{type(module).__name__} asks for {reason}")
         assert self.batch is not None
         offset = sum(layer.elements_per_token for layer in self.layers)
-        self.layers.append(Layer(key.shape[1], key.shape[3], value.shape[3]))
+        self.layers.append(Layer(key.shape[1], key.shape[3], value.shape[3], self.element_bytes))
         out = ops.cached_attention(
             query, key, value, self.batch, offset, float(query.shape[-1] ** -0.5 if scale is None else scale),
             float(softcap or 0.0), int(window or 0),
@@ -137,9 +140,9 @@ def _dynamic_shapes() -> tuple[Any, ...]:
     return ({1: tokens}, {1: tokens}, None, {0: rows})
 
 
-def export(model: PreTrainedModel) -> Exported:
-    """Trace the model once, for up to MAX_ROWS tokens of any sequences."""
-    attention = _Attention()
+def export(model: PreTrainedModel, element_bytes: int) -> Exported:
+    """Trace the model once, for up to MAX_ROWS tokens of any sequences, whose caches have numbers of `element_bytes`."""
+    attention = _Attention(element_bytes)
     traced = _Traced(model, attention)
     layers = model.config.get_text_config().num_hidden_layers
     refusal = f"torch.export cannot trace {type(model).__name__}"

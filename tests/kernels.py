@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compiler.export import Layer
 from compiler.ops import Kind
 from engines import cpu_levels
 from engines.base import PAGE_TOKENS
@@ -80,6 +81,6 @@ class Kernels:
 
 def empty_pages(tokens: int, kv_heads: int, d: int, dv: int, element: int) -> Pages:
     """Pages for `tokens` of a model of one layer, NaNs wherever nothing was written, in no order of memory."""
-    sizes = sum(-(-size // 16) * 16 for size in (d, dv))
+    per_token = Layer(kv_heads, d, dv, element).elements_per_token * element
     count = -(-tokens // PAGE_TOKENS)
-    return np.full((2 * count, PAGE_TOKENS * kv_heads * sizes * element), 255, np.uint8)[::-2]
+    return np.full((2 * count, PAGE_TOKENS * per_token), 255, np.uint8)[::-2]

@@ -164,7 +164,7 @@ def reference_attention(q: Floats, k: Floats, v: Floats, past: int, softcap: flo
     return result
 
 
-@pytest.mark.parametrize("element", [4, 2], ids=["float32 cache", "half cache"])
+@pytest.mark.parametrize("element", [4, 2], ids=["float32 cache", "cache of words"])
 @pytest.mark.parametrize(("softcap", "window"), [(0.0, 0), (0.0, 20), (5.0, 0)], ids=["plain", "window", "softcap"])
 @pytest.mark.parametrize(("heads", "kv_heads", "d", "dv"), [(6, 2, 20, 24), (4, 4, 64, 64), (9, 1, 16, 16)])
 def test_attention_over_a_growing_cache_equals_numpy(
@@ -177,7 +177,40 @@ def test_attention_over_a_growing_cache_equals_numpy(
     for begin, end in ((0, 1), (1, 30), (30, 32), (32, 300), (300, 301), (301, 310), (310, 400)):
         new = slice(begin, end)
         got = kernels.attention(q[:, :, new], k[:, :, new], v[:, :, new], pages, begin, element, softcap, window)
-        np.testing.assert_allclose(got, expected[:, begin:end], atol=1e-5 if element == 4 else 4e-3)
+        np.testing.assert_allclose(got, expected[:, begin:end], atol=1e-5 if element == 4 else 2e-3)
+
+
+@pytest.mark.parametrize("d", [16, 64, 100, 256])
+@pytest.mark.parametrize("opposed", [False, True])
+def test_the_largest_products_of_words_do_not_overflow(kernels: Kernels, d: int, opposed: bool) -> None:
+    total = 128  # a block, of whose products each is the largest there is
+    q, ones = np.ones((1, 1, total, d), np.float32), np.ones((1, 1, total, d), np.float32)
+    if opposed:
+        ones[:, :, 1::2] = -1
+    expected = reference_attention(q, ones, ones, 0, 0.0, 0)
+    for sign in (1, -1):
+        got = kernels.attention(q, ones, sign * ones, empty_pages(total, 1, d, d, 2), 0, 2, 0.0, 0)
+        np.testing.assert_allclose(got, sign * expected, atol=1e-4)
+
+
+def test_attention_to_tokens_of_very_different_sizes_is_near_numpy_s(kernels: Kernels) -> None:
+    total, d = 200, 64
+    sizes = 10.0 ** np.random.default_rng(3).uniform(-3, 3, (1, 2, total, 1)).astype(np.float32)
+    q, k, v = random(1, 4, total, d), random(1, 2, total, d, seed=1), random(1, 2, total, d, seed=2) * sizes
+    q[..., 5] *= 30  # what one dimension has at most must not cost the others their precision
+    k[..., 7] += 20
+    expected = reference_attention(q, k, v, 0, 0.0, 0)
+    got = kernels.attention(q, k, v, empty_pages(total, 2, d, d, 2), 0, 2, 0.0, 0)
+    largest = np.abs(expected).max(-1, keepdims=True)
+    assert np.abs((got - expected) / largest).mean() < 2e-3
+    assert np.abs((got - expected) / largest).max() < 4e-2
+
+
+@pytest.mark.parametrize("element", [4, 2])
+def test_attention_to_nothing_but_zeros_is_zero(kernels: Kernels, element: int) -> None:
+    q, k, v = random(1, 2, 40, 16), np.zeros((1, 1, 40, 16), np.float32), np.zeros((1, 1, 40, 16), np.float32)
+    got = kernels.attention(q, k, v, empty_pages(40, 1, 16, 16, element), 0, element, 0.0, 0)
+    np.testing.assert_array_equal(got, 0)
 
 
 @pytest.mark.slow

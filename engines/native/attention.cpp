@@ -17,26 +17,14 @@ constexpr int64_t kSerialWork = 1024;   // query heads times tokens seen, below 
 constexpr int64_t kAppendTokens = 16;   // appended by one task
 constexpr int64_t kTaskRows = 8 * kAttendRows;  // many rows: those of one task
 
-// A [1, heads, tokens, size] view as the graph hands it over.
-struct Heads {
-  const float* data;
-  int64_t head, token, lane;
-  explicit Heads(const Tensor* t) : data(t->floats()), head(t->strides[1]), token(t->strides[2]), lane(t->strides[3]) {}
-  const float* at(int64_t h, int64_t s) const { return data + h * head + s * token; }
-};
-
 template <typename E>
-void append(const Batch& batch, const Shape& s, const Heads& k, const Heads& v, int64_t kv_head, int64_t token) {
-  int64_t position = batch.positions[token], slot = position % kPageTokens;
+void append(const Batch& batch, const Shape& s, const Heads& k, const Heads& v, int64_t kv_head, int64_t token,
+            const Arrival& arrival) {
+  int64_t position = batch.positions[token];
   char* page = batch.steps[batch.owners[token]].pages[position / kPageTokens];
-  const float *key = k.at(kv_head, token), *value = v.at(kv_head, token);
-  E *column = s.keys<E>(page, kv_head) + slot, *row = s.values<E>(page, kv_head) + slot * s.v16;
-  for (int64_t j = 0; j < s.d; ++j) store_scalar(column + j * kTile, key[j * k.lane]);
-  int64_t j = 0;
-  if (v.lane == 1)
-    for (; j + kLanes <= s.dv; j += kLanes) store_lanes(row + j, load<vfloat>(value + j));
-  for (; j < s.dv; ++j) store_scalar(row + j, value[j * v.lane]);
-  for (; j < s.v16; ++j) store_scalar(row + j, 0.0f);
+  k.gather(kv_head, token, s.d, 1.0f, arrival.key);
+  v.gather(kv_head, token, s.dv, 1.0f, arrival.value);
+  arrival.put(s, s.keys<E>(page, kv_head), s.values<E>(page, kv_head), position % kPageTokens);
 }
 
 // One step's share of the attention. Rows are (token, query head) pairs that share a key-value head.
@@ -55,21 +43,27 @@ struct Part {
 };
 
 // What one thread works with.
+template <typename E>
 struct Desk {
   int64_t d16;
-  float *scores, *queries, *block;  // of kAttendRows, of kTaskRows, and a block of context in single precision
-  Partial total, more;              // of kTaskRows, and of kAttendRows
+  float *query, *scores, *units;  // of one row, of kAttendRows, and of kTaskRows
+  E *queries, *weights;           // of kTaskRows, and of kAttendRows
+  Partial total, more;            // of kTaskRows, and of kAttendRows
   int64_t positions[kTaskRows];
 
   static int64_t floats(const Shape& s) {
-    return round_up(kAttendRows * kBlockTokens + kTaskRows * s.d16 + kBlockTokens * (s.d16 + s.v16) +
+    return round_up(s.d16 + kAttendRows * kBlockTokens + kTaskRows + kTaskRows * s.d16 + kAttendRows * kBlockTokens +
                     Partial::floats(kTaskRows, s.v16) + Partial::floats(kAttendRows, s.v16), 16);
   }
   Desk(float* memory, const Shape& s)
-      : d16(s.d16), scores(memory), queries(scores + kAttendRows * kBlockTokens), block(queries + kTaskRows * s.d16),
-        total(block + kBlockTokens * (s.d16 + s.v16), kTaskRows, s.v16),
+      : d16(s.d16), query(memory), scores(query + s.d16), units(scores + kAttendRows * kBlockTokens),
+        queries(reinterpret_cast<E*>(units + kTaskRows)), weights(queries + kTaskRows * s.d16),
+        total(units + kTaskRows + kTaskRows * s.d16 + kAttendRows * kBlockTokens, kTaskRows, s.v16),
         more(total.sum + kTaskRows, kAttendRows, s.v16) {}
-  Rows rows(int64_t first) const { return {positions + first, queries + first * d16, scores}; }
+  Rows<E> rows(int64_t first) const {
+    if constexpr (!kScales<E>) return {positions + first, queries + first * d16, units, scores, scores};
+    else return {positions + first, queries + first * d16, units + first, scores, weights};
+  }
 };
 
 template <typename E>
@@ -95,11 +89,11 @@ class Attention {
       tasks += part.tasks, first += step->count;
       new (parts + i) Part(part);
     }
-    int64_t desk = Desk::floats(s_);
+    int64_t desk = Desk<E>::floats(s_);
     Scratch desks(members() * desk * sizeof(float)), partials(floats * sizeof(float));
     if (!desks || !partials) return false;
     auto compute = [&](Member member) {
-      Desk mine(desks.as<float>() + member.index * desk, s_);
+      Desk<E> mine(desks.as<float>() + member.index * desk, s_);
       for (int64_t task; member.take(task);) {
         int64_t i = 0;
         for (; task >= parts[i].tasks; ++i) task -= parts[i].tasks;
@@ -125,12 +119,14 @@ class Attention {
   float* y_;
 
   // The positions and scaled queries of rows first .. first + rows.
-  void prepare(const Part& part, int64_t kv_head, int64_t first, int rows, Desk& desk) const {
+  void prepare(const Part& part, int64_t kv_head, int64_t first, int rows, Desk<E>& desk) const {
     for (int r = 0; r < rows; ++r) {
       int64_t token = (first + r) / s_.group, head = kv_head * s_.group + (first + r) % s_.group;
       desk.positions[r] = part.step->past + token;
-      const float* query = q_.at(head, part.first + token);
-      for (int64_t j = 0; j < s_.d; ++j) desk.queries[r * s_.d16 + j] = query[j * q_.lane] * s_.scale;
+      q_.gather(head, part.first + token, s_.d, s_.scale, desk.query);
+      E* query = desk.queries + r * s_.d16;
+      if constexpr (kScales<E>) desk.units[r] = to_words<store_row>(desk.query, s_.d16, most_of_products(s_.d16), query);
+      else std::copy(desk.query, desk.query + s_.d16, query);
     }
   }
 
@@ -140,7 +136,7 @@ class Attention {
   }
 
   // Few rows: all of them over one block of context, read from memory once.
-  void rows_over_block(const Part& part, int64_t kv_head, int64_t block, float* results, Desk& desk) const {
+  void rows_over_block(const Part& part, int64_t kv_head, int64_t block, float* results, Desk<E>& desk) const {
     int64_t begin = part.block_begin(block), end = std::min(begin + kBlockTokens, part.end());
     for (int64_t row = 0; row < part.rows; row += kAttendRows) {
       int rows = (int)std::min<int64_t>(kAttendRows, part.rows - row);
@@ -164,20 +160,19 @@ class Attention {
   }
 
   // Many rows, a task's, over their whole context, a block at a time.
-  void rows_over_context(const Part& part, int64_t kv_head, int64_t first, Desk& desk) const {
+  void rows_over_context(const Part& part, int64_t kv_head, int64_t first, Desk<E>& desk) const {
     int64_t rows = std::min(kTaskRows, part.rows - first);
     prepare(part, kv_head, first, (int)rows, desk);
     auto base_of = [&](int64_t row) { return s_.first_seen(desk.positions[row]) / kBlockTokens * kBlockTokens; };
     int64_t last = desk.positions[rows - 1] + 1;
     for (int64_t begin = base_of(0); begin < last; begin += kBlockTokens) {
-      Block<E> stored = block_of<E>(s_, part.step->pages, kv_head, begin, std::min(begin + kBlockTokens, last));
-      const Block<float>& block = widened(stored, desk.block);
+      Block<E> block = block_of<E>(s_, part.step->pages, kv_head, begin, std::min(begin + kBlockTokens, last));
       for (int64_t row = 0; row < rows; row += kAttendRows) {
         int count = (int)std::min<int64_t>(kAttendRows, rows - row);
         int64_t base = base_of(row), end = std::min(block.end, desk.positions[row + count - 1] + 1);
         if (begin < base || begin >= end) continue;  // none of these rows sees any of it
         Partial total = desk.total.from_row(row, s_.v16);
-        attend<float>(count, block.until(end), desk.rows(row), begin == base ? total : desk.more);
+        attend<E>(count, block.until(end), desk.rows(row), begin == base ? total : desk.more);
         for (int r = 0; begin > base && r < count; ++r)
           join(total.out + r * s_.v16, total.top[r], total.sum[r], desk.more.out + r * s_.v16, desk.more.top[r],
                desk.more.sum[r], s_.v16);
@@ -194,13 +189,17 @@ class Attention {
   }
 };
 
+// False when memory runs out.
 template <typename E>
 bool run(const Batch& batch, const Shape& s, int64_t tokens, const Heads& q, const Heads& k, const Heads& v, float* y) {
-  int64_t pieces = (tokens + kAppendTokens - 1) / kAppendTokens;
+  int64_t pieces = (tokens + kAppendTokens - 1) / kAppendTokens, each = Arrival::bytes(s);
+  Scratch arrivals(members() * each);
+  if (!arrivals) return false;
   parallel(s.kv_heads * pieces, [&](Member member) {
+    Arrival arrival(arrivals.as<char>(member.index * each), s);
     for (int64_t task; member.take(task);) {
       int64_t begin = task / s.kv_heads * kAppendTokens, end = std::min(begin + kAppendTokens, tokens);
-      for (int64_t token = begin; token < end; ++token) append<E>(batch, s, k, v, task % s.kv_heads, token);
+      for (int64_t token = begin; token < end; ++token) append<E>(batch, s, k, v, task % s.kv_heads, token, arrival);
     }
   }, {}, pieces == 1 ? 1 : kMostMembers);
   return Attention<E>(batch, s, q, y).run();
@@ -224,7 +223,7 @@ extern "C" int32_t aoti_torch_cpu_cached_attention(
   const Batch& of = *reinterpret_cast<const Batch*>(batch->ints()[0]);
   Heads query(q), key(k), value(v);
   bool done = of.element_bytes == 4 ? run<float>(of, s, tokens, query, key, value, y->floats())
-                                    : run<half>(of, s, tokens, query, key, value, y->floats());
+                                    : run<int16_t>(of, s, tokens, query, key, value, y->floats());
   if (!done) {
     release(y);
     return 1;

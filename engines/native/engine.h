@@ -32,7 +32,7 @@ struct Batch {
   int64_t count;             // of steps
   const int64_t* positions;  // of each token of the pass in its own sequence
   const int64_t* owners;     // each token's step
-  int64_t element_bytes;     // of the cache: 4 (float32) or 2 (float16)
+  int64_t element_bytes;     // of a number in the cache: 4 (float) or 2 (int16_t), see cache.h
 };
 
 enum EngineResult : int32_t { kDone = 0, kFailed = 1, kOutOfMemory = 2 };

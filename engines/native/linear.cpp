@@ -42,7 +42,7 @@ struct Plan {
   }
   Activations activations(char* memory, int64_t m) const { return {memory, m, k, lanes(), form()}; }
   size_t activation_bytes(int64_t m) const { return Activations::size(m, k, lanes(), form()); }
-  Form form() const { return way == kMatrix ? kBytes : way == kMany ? kManyForm : kSummed; }
+  Form form() const { return way == kMatrix ? kBytes : way == kMany ? kManyForm : kind == kInt8 || widen ? kInt8Form : kSummed; }
   int64_t lanes() const {
     return way == kMany ? kManyLanes : way == kMatrix || (way == kFew && kind == kInt8) ? kTile : 1;
   }
@@ -50,6 +50,11 @@ struct Plan {
   int64_t panel_tiles(int64_t m, int threads) const {
     auto longest = [&](int64_t panel) { return round_up((tiles + panel - 1) / panel, threads) * panel; };
     return m == 1 ? 1 : longest(kPanelTiles / 2) < longest(kPanelTiles) ? kPanelTiles / 2 : kPanelTiles;
+  }
+  // Rows that a thread takes at a time.
+  int64_t rows_each(int64_t m, int threads) const {
+    if (way != kMany || made() || m < threads * 64) return m;
+    return std::min(kRowBlock, round_up((m + threads - 1) / threads, kTile));
   }
   // Bytes of a tile that is made of a packed one; 0 if those are taken as they are.
   int64_t made() const {
@@ -87,17 +92,19 @@ bool integer_linear(const float* x, const char* w, const Output& out, int64_t m,
           a.quantise(row, x + row * k, k);
     });
   }
-  int64_t panel_tiles = plan.panel_tiles(m, members());
-  parallel((plan.tiles + panel_tiles - 1) / panel_tiles, [&](Member member) {
+  int64_t panel_tiles = plan.panel_tiles(m, members()), panels_each = (plan.tiles + panel_tiles - 1) / panel_tiles;
+  int64_t rows_each = plan.rows_each(m, members());
+  parallel((m + rows_each - 1) / rows_each * panels_each, [&](Member member) {
     Activations a = quantised(member.index);
     if (!plan.shared)
       for (int64_t row = 0; row < m; ++row) a.quantise(row, x + row * k, k);
     char* panel = panels.as<char>(member.index * kPanelTiles * plan.made());
     for (int64_t i; member.take(i);) {
-      int64_t first = i * panel_tiles, last = std::min(first + panel_tiles, plan.tiles);
+      int64_t first = i % panels_each * panel_tiles, last = std::min(first + panel_tiles, plan.tiles);
+      int64_t begin = i / panels_each * rows_each, end = std::min(begin + rows_each, m);
       Tiles ready = plan.prepare(w, first, last, panel);
-      for (int64_t row = 0; row < m; row += kRowBlock)
-        kMultiply[plan.way](a, row, std::min(kRowBlock, m - row), ready, last - first, out);
+      for (int64_t row = begin; row < end; row += kRowBlock)
+        kMultiply[plan.way](a, row, std::min(kRowBlock, end - row), ready, last - first, out);
     }
   }, m == 1 ? read_after(w) : Span{});
   return true;

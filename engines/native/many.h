@@ -17,24 +17,26 @@ void many_prepare(const char*, int64_t, char*) {}
 
 #if defined(__AVX512VNNI__)
 constexpr int64_t kManyFrom = kFewTo + 1;
-constexpr Form kManyForm = kSummed;
+constexpr Form kManyForm = kInt8Form;
 constexpr int64_t kManyLanes = kTile;
 constexpr int kManyRows = 8, kManyTiles = 2;  // whose sums, of integers and of floats, fill AVX-512's registers; measured
 
 void many_tiles(const Activations& a, int64_t row, int64_t rows, const Tiles& w, int64_t count, const Output& out) {
-  for (int64_t end = row + rows; row < end; row += kTile) {
-    int64_t left = std::min<int64_t>(kTile, end - row), t = 0;
-    for (; left == kTile && t + kManyTiles <= count; t += kManyTiles) {
-      Tiles some = w.from_tile(t);
-      out.fetch(row, kTile, some.column, kManyTiles);
-      for (int r = 0; r < kTile; r += kManyRows) int8_panel<kManyRows, kManyTiles, true>(a, row + r, some, out);
+  const int64_t whole = rows / kTile * kTile;
+  int64_t t = 0;
+  for (; t + kManyTiles <= count; t += kManyTiles) {
+    Tiles some = w.from_tile(t);
+    for (int64_t r = row; r < row + whole; r += kManyRows) {
+      out.fetch(r, kManyRows, some.column, kManyTiles);
+      int8_panel<kManyRows, kManyTiles, true>(a, r, some, out);
     }
-    for (; t < count; ++t) few_rows(a, row, left, w.from_tile(t), out);
+    if (whole < rows) few_tiles(a, row + whole, rows - whole, some, kManyTiles, out);
   }
+  few_tiles(a, row, rows, w.from_tile(t), count - t, out);
 }
 #else
 constexpr int64_t kManyFrom = INT64_MAX;
-constexpr Form kManyForm = kSummed;
+constexpr Form kManyForm = kInt8Form;
 constexpr int64_t kManyLanes = 1;
 constexpr auto many_tiles = integer_tiles;
 #endif

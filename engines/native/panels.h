@@ -17,8 +17,10 @@ constexpr int64_t kAhead = 4096;   // bytes from the weights that are multiplied
 
 constexpr int64_t kHalves = kGroup / kBlock;
 
-// What a product takes of activations: their bytes; with their sums, for unsigned weights; or Pairs with their products.
-enum Form { kBytes, kSummed, kPaired };
+// What a product takes of activations: their bytes; with the sums of each block's, for int4 and int6; with what kByteBias
+// takes from a group's products, for int8; or Pairs with their products.
+enum Form { kBytes, kSummed, kOffset, kPaired };
+constexpr Form kInt8Form = kByteBias ? kOffset : kBytes;
 
 // Quantised activations of tokens. `lanes` tokens lie together, group by group: 1, or kTile.
 struct Activations {
@@ -26,7 +28,7 @@ struct Activations {
   Form form;
   int8_t* bytes;   // [rows / lanes, groups, lanes, kGroup]; if kPaired, of each group first all even, then all odd
   float* scales;   // [rows / lanes, groups, lanes]
-  int32_t* sums;   // [rows / lanes, groups, lanes, kHalves], of inputs, or if kPaired of products; unless kBytes
+  int32_t* sums;   // [rows / lanes, groups, lanes, kHalves] if kSummed or, of products, kPaired; if kOffset the first one
 
   static int64_t group_bytes(Form form) { return form == kPaired ? 2 * kGroup : kGroup; }
   static size_t size(int64_t rows, int64_t k, int64_t lanes, Form form) {
@@ -64,8 +66,9 @@ struct Activations {
       int32_t* halves = sums + place(row, g) * kHalves;
       if (form != kBytes && end - begin < kGroup) halves[kHalves - 1] = 0;
       if (form == kPaired && end - begin < kGroup) std::memset(to, 0, 2 * kGroup);
+      vint sum{};
       for (int64_t b = begin; b < end; b += kBlock) {
-        vint sum{};
+        if (form == kSummed) sum = vint{};
         vint rounded[kBlock / kLanes];
 #pragma GCC unroll 8
         for (int i = 0; i < kBlock / kLanes; ++i) {
@@ -80,6 +83,7 @@ struct Activations {
           if (form == kSummed) half = total(sum);
         }
       }
+      if (form == kOffset) halves[0] = -kByteBias * total(sum);
     }
   }
 };
@@ -96,6 +100,8 @@ struct Output {
       for (int64_t i = first; i < n; ++i) y[row * n + i] = v[i - first] + (bias ? bias[i] : 0.0f);
     }
   }
+  // Whether `vectors` vectors from a column on may be stored as they are.
+  bool takes_all(int64_t column, int64_t vectors) const { return !bias && column + vectors * kLanes <= n; }
   // Fetches the lines that `rows` rows and `count` tiles will be put to, which a long prompt has far from the core.
   void fetch(int64_t row, int64_t rows, int64_t column, int64_t count) const {
     for (int64_t r = row; r < row + rows; ++r)
@@ -118,19 +124,22 @@ struct Tiles {
 // weights are fetched ahead. Rows past the last token are computed in vain.
 template <int R, int V, bool kTogether = false>
 void int8_panel(const Activations& a, int64_t row, const Tiles& w, const Output& out) {
-  vfloat total[R][V] = {};
+  vfloat total[R][V];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) total[r][v] = vfloat{};
   const char* quants = w.data + kLine;
   const int64_t apart = kTogether ? 1 : a.groups, step = kTogether ? kTile : 1;  // places from row to row, and from group to group
   const int8_t* bytes = a.bytes + a.place(row, 0) * kGroup;
   const float* scales = a.scales + a.place(row, 0);
-  const int32_t* sums = a.sums + a.place(row, 0) * kHalves;
+  const int32_t* offsets = a.sums + a.place(row, 0) * kHalves;
   for (int64_t begin = 0; begin < a.k; begin += kGroup) {
     int64_t end = std::min(begin + kGroup, a.k);
     vint acc[R][V];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      const int32_t* halves = sums + r * apart * kHalves;
-      vint start = splat(-kByteBias * (halves[0] + halves[1]));
+      vint start = kByteBias ? splat(offsets[r * apart * kHalves]) : vint{};
 #pragma GCC unroll 16
       for (int v = 0; v < V; ++v) acc[r][v] = start;
     }
@@ -154,10 +163,28 @@ void int8_panel(const Activations& a, int64_t row, const Tiles& w, const Output&
 #pragma GCC unroll 16
       for (int v = 0; v < V; ++v) total[r][v] += to_float(acc[r][v]) * scale;
     }
-    bytes += step * kGroup, scales += step, sums += step * kHalves;
+    bytes += step * kGroup, scales += step, offsets += step * kHalves;
   }
+#pragma GCC unroll 16
+  for (int v = 0; v < V; ++v) {
+    vfloat scale = load<vfloat>(w.data + w.place(v));
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) total[r][v] *= scale;
+  }
+  if (out.takes_all(w.column, V) && row + R <= a.rows) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+      for (int v = 0; v < V; ++v) store(out.y + (row + r) * out.n + w.column + v * kLanes, total[r][v]);
+    return;
+  }
+  vfloat result[R][V];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) result[r][v] = total[r][v];
   for (int r = 0; r < R && row + r < a.rows; ++r)
-    for (int v = 0; v < V; ++v) out.put(row + r, w.column + v * kLanes, total[r][v] * load<vfloat>(w.data + w.place(v)));
+    for (int v = 0; v < V; ++v) out.put(row + r, w.column + v * kLanes, result[r][v]);
 }
 
 // The same for int4 and int6, of tokens of a single lane. kFew: weights are fetched ahead.

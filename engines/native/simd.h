@@ -9,13 +9,13 @@
 
 #if defined(__AVX512VNNI__)
 #include <immintrin.h>
-constexpr int kLanes = 16;
+constexpr int kLanes = 16, kRegisters = 32;
 #elif defined(__AVX2__)
 #include <immintrin.h>
-constexpr int kLanes = 8;
+constexpr int kLanes = 8, kRegisters = 16;
 #elif defined(__ARM_FEATURE_DOTPROD)
 #include <arm_neon.h>
-constexpr int kLanes = 4;
+constexpr int kLanes = 4, kRegisters = 32;
 #else
 #error "needs AVX-512 VNNI, AVX2 or the aarch64 dot product"
 #endif
@@ -74,23 +74,6 @@ inline int32_t total(vint v) { return vaddvq_s32((int32x4_t)v); }
 inline float total(vfloat v) { return vaddvq_f32((float32x4_t)v); }
 #endif
 
-// Half precision in memory, single precision in registers.
-struct half {
-  uint16_t bits;
-};
-
-inline vfloat load_lanes(const float* p) { return load<vfloat>(p); }
-
-inline vfloat load_lanes(const half* p) {
-#if defined(__AVX512VNNI__)
-  return (vfloat)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
-#elif defined(__AVX2__)
-  return (vfloat)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p));
-#else
-  return (vfloat)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16((const uint16_t*)p)));
-#endif
-}
-
 // __builtin_convertvector would take the bytes apart one by one.
 inline vfloat load_lanes(const int8_t* p) {
 #if defined(__AVX512VNNI__)
@@ -102,18 +85,6 @@ inline vfloat load_lanes(const int8_t* p) {
   std::memcpy(&four, p, 4);
   int16x8_t wide = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four)));
   return (vfloat)vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
-#endif
-}
-
-inline void store_lanes(float* p, vfloat v) { store(p, v); }
-
-inline void store_lanes(half* p, vfloat v) {
-#if defined(__AVX512VNNI__)
-  _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph((__m512)v, 0));
-#elif defined(__AVX2__)
-  _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph((__m256)v, 0));
-#else
-  vst1_u16((uint16_t*)p, vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)v)));
 #endif
 }
 
@@ -148,24 +119,19 @@ template <int N>
 inline void store_bytes(int8_t* p, const vint (&v)[N]) {
   typedef int8_t Bytes __attribute__((vector_size(kLanes)));
 #pragma GCC unroll 8
-  for (int i = 0; i < N; ++i) store(p + i * kLanes, __builtin_convertvector(v[i], Bytes));
+  for (int i = 0; i < N; ++i) {
+    Bytes bytes = __builtin_convertvector(v[i], Bytes);
+#if defined(__AVX512VNNI__)
+    __asm__("" : "+v"(bytes));  // narrowing into memory is slow on Zen 4
+#endif
+    store(p + i * kLanes, bytes);
+  }
 }
 template <int N>
 inline int32_t store_pairs(int8_t*, int8_t*, const vint (&)[N]) {
   __builtin_unreachable();  // only pairs.h, for AVX2, takes them
 }
 #endif
-
-inline void store_scalar(float* p, float x) { *p = x; }
-
-inline void store_scalar(half* p, float x) {
-#if defined(__AVX2__)
-  p->bits = (uint16_t)_mm_extract_epi16(_mm_cvtps_ph(_mm_set_ss(x), 0), 0);
-#else
-  __fp16 h = (__fp16)x;
-  std::memcpy(&p->bits, &h, 2);
-#endif
-}
 
 // Four products per lane: lane i of the result is acc[i] + sum over j of w[4i + j] * a[j].
 //

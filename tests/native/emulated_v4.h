@@ -43,12 +43,6 @@ T lane(V v, unsigned i) {
   return value;
 }
 
-__attribute__((noinline)) inline __m512 halves_to_singles(__m256i v) {
-  return lanes<__m512, float>([&](unsigned i) { return _cvtsh_ss(lane<uint16_t>(v, i)); });
-}
-__attribute__((noinline)) inline __m256i singles_to_halves(__m512 v) {
-  return lanes<__m256i, uint16_t>([&](unsigned i) { return _cvtss_sh(lane<float>(v, i), 0); });
-}
 __attribute__((noinline)) inline __m512i bytes_to_integers(__m128i v) {
   return lanes<__m512i, int32_t>([&](unsigned i) { return lane<int8_t>(v, i); });
 }
@@ -64,6 +58,15 @@ __attribute__((noinline)) inline __m512i dot(__m512i sums, __m512i unsigned_byte
   return lanes<__m512i, int32_t>([&](unsigned i) {
     int32_t sum = lane<int32_t>(sums, i);
     for (unsigned j = 4 * i; j < 4 * i + 4; ++j) sum += lane<uint8_t>(unsigned_bytes, j) * lane<int8_t>(signed_bytes, j);
+    return sum;
+  });
+}
+
+// vpdpwssd: to each lane, two products of signed words.
+__attribute__((noinline)) inline __m512i dot_words(__m512i sums, __m512i a, __m512i b) {
+  return lanes<__m512i, int32_t>([&](unsigned i) {
+    int32_t sum = lane<int32_t>(sums, i);
+    for (unsigned j = 2 * i; j < 2 * i + 2; ++j) sum += lane<int16_t>(a, j) * lane<int16_t>(b, j);
     return sum;
   });
 }
@@ -108,13 +111,11 @@ inline thread_local Unit unit;
 #define _mm512_reduce_max_ps(v) emulated::reduced<float>(v, +[](float a, float b) { return std::max(a, b); })
 #define _mm512_reduce_add_ps(v) emulated::reduced<float>(v, +[](float a, float b) { return a + b; })
 #define _mm512_reduce_add_epi32(v) emulated::reduced<int32_t>(v, +[](int32_t a, int32_t b) { return a + b; })
-#define _mm512_cvtph_ps(v) emulated::halves_to_singles(v)
-#undef _mm512_cvtps_ph
-#define _mm512_cvtps_ph(v, rounding) emulated::singles_to_halves(v)
 #define _mm512_cvtepi8_epi32(v) emulated::bytes_to_integers(v)
 #define _mm512_cvtepi32_ps(v) emulated::integers_to_singles(v)
 #define _mm512_set1_epi32(x) emulated::splat(x)
 #define _mm512_dpbusd_epi32(sums, a, b) emulated::dot(sums, a, b)
+#define _mm512_dpwssd_epi32(sums, a, b) emulated::dot_words(sums, a, b)
 
 #define __builtin_cpu_supports(feature) true
 #undef SYS_arch_prctl
