@@ -80,11 +80,11 @@ class PrefixCache:
         with self._lock:
             path = self._walk(ids[: cache.length], scope)
             new = cache.pages[len(path) : cache.length // PAGE_TOKENS]
-            pool.keep(new)
             data = ids.tobytes()
             for number, page in enumerate(new, len(path)):
                 before = path[-1][1] if path else NO_PAGE
                 path.append(((before, scope, _page_of(data, number)), page))
+            pool.keep(new)  # last: an error before leaves nothing held that nobody finds
             self._touch(path)
             while len(self._kept) > self._most:
                 self._forget_oldest()

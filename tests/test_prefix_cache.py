@@ -11,6 +11,7 @@ import pytest
 from engines import compiled_engine
 from engines.base import PAGE_TOKENS, KVCache, Step, TokenIds, token_ids
 from engines.compiled_engine import CompiledEngine
+from generation import prefix_cache
 from generation.deadline import Deadline
 from generation.pace import Pace
 from generation.params import GenerationParams, SamplingParams
@@ -128,6 +129,25 @@ def test_a_text_that_was_read_twice_is_kept_once(engine: CompiledEngine) -> None
     for cache in caches:
         cache.close()
     assert (prefixes.pages, prefixes.evictable, free - engine.free_tokens) == (10, 10, 160)
+
+
+def test_keeping_that_runs_out_of_memory_loses_no_page(engine: CompiledEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefixes, ids, free = PrefixCache(engine, 100), ids_of(64), engine.free_tokens
+
+    def page_of(data: bytes, number: int) -> bytes:
+        if number == 2:
+            raise MemoryError
+        return bytes([number])
+
+    cache = read(engine, ids)
+    with monkeypatch.context() as patch:
+        patch.setattr(prefix_cache, "_page_of", page_of)
+        with pytest.raises(MemoryError):
+            prefixes.keep(ids, cache, None)
+    cache.close()
+    assert (prefixes.pages, engine.free_tokens) == (0, free)
+    kept(engine, prefixes, ids)
+    assert (prefixes.count(ids, None), prefixes.evictable) == (64, 4)
 
 
 def test_evicting_counts_only_pages_that_nobody_uses(engine: CompiledEngine) -> None:
