@@ -66,12 +66,16 @@ class Reply:
             if self._unfinished == 0:
                 events.append(self._finish())
             return events
-        self._finish()
-        if isinstance(result, MemoryError):
-            return [Failed(ServiceUnavailableError(OUT_OF_MEMORY, code="out_of_memory"))]
-        if isinstance(result, GrammarError):
-            return [Failed(InvalidRequestError(f"{TOO_MUCH}: {result}.", unquoted=f"{TOO_MUCH}."))]
-        return [Failed(result)]
+        return [self.failed(result)]
+
+    def failed(self, error: Exception) -> Failed:
+        """The last event of a reply that ends with `error`: what the caller is told of it, where that is known."""
+        self.give_up()
+        if isinstance(error, MemoryError):
+            return Failed(ServiceUnavailableError(OUT_OF_MEMORY, code="out_of_memory"))
+        if isinstance(error, GrammarError):
+            return Failed(InvalidRequestError(f"{TOO_MUCH}: {error}.", unquoted=f"{TOO_MUCH}."))
+        return Failed(error)
 
     def _part(self, sequence: Sequence, piece: Piece) -> Part:
         """A piece of a choice, with what it says."""
@@ -86,7 +90,7 @@ class Reply:
         return Part(index, piece, said, reader.calls, cached)
 
     def give_up(self) -> None:
-        """Nobody waits for it any more: report what it took."""
+        """It ends where it is: report what it took."""
         if not self.over:
             self._finish()
 
@@ -165,12 +169,16 @@ class Replies:
         reply.give_up()
 
     def step(self) -> Iterator[tuple[Reply, Event]]:
-        """One forward pass: what it made, in the order of arrival."""
+        """One forward pass: what it made, in the order of arrival. An error, whatever it is, ends its own reply."""
         for outcome in self.scheduler.step():
             reply = self._of.get(outcome.sequence)
             if reply is None:
                 continue  # another sequence of its reply failed in this very pass
-            for event in reply.accept(outcome):
+            try:
+                events = reply.accept(outcome)
+            except Exception as error:
+                events = [reply.failed(error)]
+            for event in events:
                 if reply.over:
                     self.drop(reply)
                 yield reply, event

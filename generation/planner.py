@@ -38,10 +38,11 @@ class Entry(Struct, eq=False):
 
 
 class Plan(NamedTuple):
-    """The next pass, and the sequences whose time does not suffice for it."""
+    """The next pass, the sequences whose time does not suffice for it, and those that met an error."""
 
     steps: list[tuple[Entry, Step]]
     late: list[Entry]
+    failed: list[tuple[Entry, Exception]]
 
 
 class Planner:
@@ -84,23 +85,29 @@ class Planner:
             for entry, count in zip(decoding, drafted, strict=True)
         ]
         fed += sum(drafted)
+        failed: list[tuple[Entry, Exception]] = []
         if readers:
             budget = PROMPT_ROWS_BESIDE_DECODING if steps else self._engine.max_rows
             budget = min(budget, self._engine.max_rows - fed, budget if rows is None else rows)
-            read, too_late = self._plan_reading(readers, budget, now)
+            read, too_late, failed = self._plan_reading(readers, budget, now)
             steps += read
             late += too_late
-        return Plan(steps, late)
+        return Plan(steps, late, failed)
 
     def _plan_reading(self, readers: list[Entry], budget: int, now: float) -> Plan:
         """Spend `budget` rows on prompts, first come first served."""
         before = 0
         ahead: list[Sequence] = []
-        plan = Plan([], [])
+        plan = Plan([], [], [])
         for entry in readers:
             sequence = entry.sequence
-            self._find_more(sequence)
-            if not self.has_time(sequence, now, before):
+            try:
+                self._find_more(sequence)
+                in_time = self.has_time(sequence, now, before)
+            except Exception as error:
+                plan.failed.append((entry, error))
+                continue
+            if not in_time:
                 plan.late.append(entry)
                 continue
             if self._prefixes.keeps and any(_reads_for(other, sequence) for other in ahead):

@@ -8,6 +8,7 @@ Shape learned from vLLM's and nano-vllm's schedulers: chunked prefill, and preem
 import time
 from bisect import insort
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -85,7 +86,7 @@ class Scheduler:
             for entry in entries:
                 if entry.sequence is sequence:
                     entries.remove(entry)
-                    self._let_go(entry)
+                    self._drop(entry)
                     return
 
     def drive(self) -> Iterator[Outcome]:
@@ -95,11 +96,14 @@ class Scheduler:
                 yield from self.step()
         finally:
             for entry in (*self._running, *self._waiting):
-                self._let_go(entry)
+                self._drop(entry)
             self._running, self._waiting = [], []
 
     def step(self) -> list[Outcome]:
-        """One forward pass, or none. What became of the sequences, in the order of their arrival."""
+        """One forward pass, or none. What became of the sequences, in the order of their arrival.
+
+        An error that one sequence meets, whatever it is, ends that one and is its outcome.
+        """
         outcomes: list[Outcome] = []
         self.latest, self._made = None, 0
         now = time.monotonic()
@@ -107,19 +111,22 @@ class Scheduler:
             self._admit(now, outcomes)
         drafts = True
         while True:
-            steps, late = self._planner.plan(self._running, now, drafts=drafts)
+            steps, late, failed = self._planner.plan(self._running, now, drafts=drafts)
             for entry in late:
-                self._finish(entry, entry.sequence.end("deadline"), outcomes)
+                with self._failing_alone(entry, outcomes):
+                    self._finish(entry, entry.sequence.end("deadline"), outcomes)
+            for entry, error in failed:
+                self._finish(entry, error, outcomes)
             if outcomes or not steps:
                 return outcomes  # what is known already need not wait for a pass
             try:
                 self._run(steps, now, outcomes)
                 return outcomes
-            except OutOfPagesError as error:
+            except OutOfPagesError as out_of_pages:
                 if drafts:
                     drafts = False  # nobody gives pages back for a guess
                 else:
-                    self._make_room(steps, error, outcomes)
+                    self._make_room(steps, out_of_pages, outcomes)
 
     def _admit(self, now: float, outcomes: list[Outcome]) -> None:
         """Let waiting sequences run, first come first served, as far as places and pages go."""
@@ -132,30 +139,30 @@ class Scheduler:
         unread = sum(entry.sequence.unread for entry in self._running)
         for entry in waiting:
             sequence, shared = entry.sequence, entry.shared
-            if sequence.wants_nothing:
-                self._finish(entry, sequence.end("length"), outcomes)
-            elif not self._planner.has_time(sequence, now, unread):
-                if entry.is_new and now < sequence.deadline.at and not self._planner.has_time(sequence, now, 0):
-                    sequence.begun(now)  # its prompt is too long for its time, and nobody else at fault: it was served
-                    self._pace.refused()
-                self._finish(entry, sequence.end("deadline"), outcomes)
-            elif sequence.unread + 1 > self.engine.total_tokens:
-                error = OutOfPagesError(f"{sequence.unread} tokens never fit into {self.engine.total_tokens}")
-                self._finish(entry, error, outcomes)
-            elif places <= 0:
-                self._waiting.append(entry)
-            elif shared is not None and shared.reader is not None:
-                places -= 1  # kept for it until its prompt is read
-                self._waiting.append(entry)
-            elif shared is not None and shared.is_read:
-                places -= 1
-                self._begin_forked(entry, shared, now, outcomes)
-            elif self._begin(entry, now):
-                places -= 1
-                unread += sequence.unread
-            else:
-                places = 0
-                self._waiting.append(entry)
+            with self._failing_alone(entry, outcomes):
+                if sequence.wants_nothing:
+                    self._finish(entry, sequence.end("length"), outcomes)
+                elif not self._planner.has_time(sequence, now, unread):
+                    if entry.is_new and now < sequence.deadline.at and not self._planner.has_time(sequence, now, 0):
+                        sequence.begun(now)  # its prompt is too long for its time, nobody else at fault: it was served
+                        self._pace.refused()
+                    self._finish(entry, sequence.end("deadline"), outcomes)
+                elif sequence.unread + 1 > self.engine.total_tokens:
+                    raise OutOfPagesError(f"{sequence.unread} tokens never fit into {self.engine.total_tokens}")
+                elif places <= 0:
+                    self._waiting.append(entry)
+                elif shared is not None and shared.reader is not None:
+                    places -= 1  # kept for it until its prompt is read
+                    self._waiting.append(entry)
+                elif shared is not None and shared.is_read:
+                    places -= 1
+                    self._begin_forked(entry, shared, now, outcomes)
+                elif self._begin(entry, now):
+                    places -= 1
+                    unread += sequence.unread
+                else:
+                    places = 0
+                    self._waiting.append(entry)
             entry.is_new = False
 
     def _begin(self, entry: Entry, now: float) -> bool:
@@ -180,11 +187,7 @@ class Scheduler:
 
     def _begin_forked(self, entry: Entry, shared: SharedPrompt, now: float, outcomes: list[Outcome]) -> None:
         """Begin where another sequence's prompt ended: the first token needs no pass."""
-        try:
-            row = shared.fork_for(entry.sequence)
-        except MemoryError as error:
-            self._finish(entry, error, outcomes)
-            return
+        row = shared.fork_for(entry.sequence)
         entry.shared = None
         entry.sequence.begun(now)
         insort(self._running, entry)
@@ -208,25 +211,30 @@ class Scheduler:
 
     def _accept(self, entry: Entry, rows: "Rows", now: float, outcomes: list[Outcome]) -> None:
         sequence = entry.sequence
-        if entry.shared is not None and sequence.unread == 0:
-            entry.shared.keep(sequence, rows[-1:].copy())
-            entry.shared = None
-        if sequence.unread == 0 and sequence.completion_tokens == 0:
-            self._keep(sequence)
-        before = sequence.completion_tokens
-        try:
+        with self._failing_alone(entry, outcomes):
+            if entry.shared is not None and sequence.unread == 0:
+                shared, entry.shared = entry.shared, None
+                shared.keep(sequence, rows[-1:])
+            if sequence.unread == 0 and sequence.completion_tokens == 0:
+                self._keep(sequence)
+            before = sequence.completion_tokens
             piece = sequence.accept(rows)
+            if piece is None:
+                return
+            sequence.made(now)
+            self._made += sequence.completion_tokens - before
+            if piece.finish_reason is None:
+                outcomes.append(Outcome(sequence, piece))
+            else:
+                self._finish(entry, piece, outcomes)
+
+    @contextmanager
+    def _failing_alone(self, entry: Entry, outcomes: list[Outcome]) -> Iterator[None]:
+        """Have an error in the block, whatever it is, end `entry` and nobody else."""
+        try:
+            yield
         except Exception as error:
             self._finish(entry, error, outcomes)
-            return
-        if piece is None:
-            return
-        sequence.made(now)
-        self._made += sequence.completion_tokens - before
-        if piece.finish_reason is None:
-            outcomes.append(Outcome(sequence, piece))
-        else:
-            self._finish(entry, piece, outcomes)
 
     def _finish(self, entry: Entry, result: Piece | Exception, outcomes: list[Outcome]) -> None:
         if entry in self._running:
@@ -235,22 +243,31 @@ class Scheduler:
         outcomes.append(Outcome(entry.sequence, result))
 
     def _keep(self, sequence: Sequence) -> None:
-        """Have others find what a sequence has read."""
+        """Have others find what a sequence has read; where there is no memory for that, they read it themselves."""
         assert sequence.cache is not None
-        self.prefixes.keep(sequence.ids, sequence.cache, sequence.scope)
+        with suppress(MemoryError):
+            self.prefixes.keep(sequence.ids, sequence.cache, sequence.scope)
+
+    def _drop(self, entry: Entry) -> None:
+        """Let go of a sequence that nobody waits for, so that nobody is told if what it has read cannot be kept."""
+        with suppress(Exception):
+            self._let_go(entry)
 
     def _let_go(self, entry: Entry, *, keep: bool = True) -> None:
         """Give back what a sequence holds that will not run again; what it has read is kept where that is to be."""
-        if entry.shared is not None:
-            if entry.shared.reader is entry.sequence:
-                entry.shared.reader = None
-            entry.shared.forget_one()
-        if entry.sequence.cache is not None:
-            if keep:
-                self._keep(entry.sequence)
-            entry.sequence.cache.close()
-            entry.sequence.cache = None
+        shared, entry.shared = entry.shared, None
+        if shared is not None:
+            if shared.reader is entry.sequence:
+                shared.reader = None
+            shared.forget_one()
         self._short_of_pages = False
+        if entry.sequence.cache is not None:
+            try:
+                if keep:
+                    self._keep(entry.sequence)
+            finally:
+                entry.sequence.cache.close()
+                entry.sequence.cache = None
 
     def _make_room(self, planned: list[tuple[Entry, Step]], error: OutOfPagesError, outcomes: list[Outcome]) -> None:
         """Have pages given back: kept ones, else the youngest sequence's. A last one that finds no room alone fails."""
@@ -265,10 +282,11 @@ class Scheduler:
         if len(self._running) == 1:
             self._finish(youngest, error, outcomes)
             return
-        self._running.pop()
-        if youngest.shared is not None:
-            youngest.shared.reader = None
-        self._keep(youngest.sequence)
-        youngest.sequence.make_room()
-        insort(self._waiting, youngest)
-        self._short_of_pages = True
+        with self._failing_alone(youngest, outcomes):
+            self._keep(youngest.sequence)
+            youngest.sequence.make_room()
+            self._running.pop()
+            if youngest.shared is not None:
+                youngest.shared.reader = None
+            insort(self._waiting, youngest)
+            self._short_of_pages = True

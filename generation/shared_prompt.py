@@ -26,13 +26,17 @@ class SharedPrompt:
         return self._read is not None
 
     def keep(self, reader: Sequence, row: "Rows") -> None:
-        """The prompt is read: `reader`'s cache holds it and nothing else, `row [1, V]` are the logits after it."""
+        """The prompt is read: `reader`'s cache holds it and nothing else, `row [1, V]` are the logits after it.
+
+        Both are copied.
+        """
         self.reader = None
         self._to_begin -= 1
         if self._to_begin > 0 and reader.cache is not None:
             # Where there is no memory for it, the others read the prompt themselves.
             with contextlib.suppress(MemoryError):
-                self._read = (reader, reader.cache.fork(), row)
+                copied = row.copy()
+                self._read = (reader, reader.cache.fork(), copied)
 
     def fork_for(self, sequence: Sequence) -> "Rows":
         """Give `sequence` a cache that holds the prompt. The logits `[1, V]` after it."""

@@ -94,11 +94,15 @@ class EngineThread:
 
     def _drop(self, reply: Reply) -> None:
         running = self._under_way.pop(reply, None)
-        if running is not None:
+        if running is None:
+            return
+        try:
             self._replies.drop(reply)
             if not self._replies.busy:
                 self._idle(self._replies.scheduler)
-            running.end(reply.begun)
+        except Exception:  # the thread must not end, and the reply's place must be free
+            logger.exception("unexpected error in the engine's thread")
+        running.end(reply.begun)
 
 
 async def _first_event(reply: Reply, events: "asyncio.Queue[Event]", deadline: Deadline) -> Event:

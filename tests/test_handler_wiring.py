@@ -10,7 +10,9 @@ import pytest
 import model_loader
 from api.errors import InvalidRequestError
 from aws import batch, map_batch
+from engines.base import KVCache, TokenIds
 from engines.errors import LoadError
+from generation.prefix_cache import PrefixCache
 from settings import Settings
 from tests.test_batch import failed, queue, results, sqs_event
 
@@ -199,6 +201,42 @@ def test_an_error_nobody_foresaw_fails_its_item_and_is_logged(
     assert result["response"]["status_code"] == 500
     assert "a fault of ours" not in json.dumps(result)
     assert "RuntimeError: a fault of ours" in caplog.text
+
+
+@pytest.fixture
+def failing_salt(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The `cache_salt` of requests that meet an error once they run."""
+    find = PrefixCache.find
+
+    def failing(self: PrefixCache, ids: TokenIds, scope: Any) -> KVCache:
+        if scope[-1] == "fails":
+            raise RuntimeError("a fault of ours")
+        return find(self, ids, scope)
+
+    monkeypatch.setattr(PrefixCache, "find", failing)
+    return "fails"
+
+
+def test_an_item_that_fails_while_others_run_beside_it_fails_alone(
+    handler: Any, failing_salt: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    items = [item("a"), item("b", cache_salt=failing_salt), item("c")]
+    found = handler.lambda_handler({"Items": items}, CONTEXT)
+    assert [result["response"]["status_code"] for result in found] == [200, 500, 200]
+    assert "a fault of ours" not in json.dumps(found)
+    assert "RuntimeError: a fault of ours" in caplog.text
+
+
+def test_a_message_that_fails_while_others_run_beside_it_is_logged_and_delivered_again_alone(
+    handler: Any, queue: str, failing_salt: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(handler, "SETTINGS", Settings(results_queue_url=queue))
+    asked = [{"prompt": "Once", "max_tokens": 4}, {"prompt": "Once", "max_tokens": 4, "cache_salt": failing_salt}]
+    event = sqs_event(*map(json.dumps, [*asked, asked[0]]))
+    assert failed(handler.lambda_handler(event, CONTEXT)) == ["1"]
+    assert sorted(result["message_id"] for result in results(queue)) == ["0", "2"]
+    assert "RuntimeError: a fault of ours" in caplog.text
+    assert "request failed" in caplog.messages
 
 
 def test_a_stream_ends_with_an_error_at_the_size_that_lambda_streams(

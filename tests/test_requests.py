@@ -358,11 +358,12 @@ def test_a_deadline_cut_says_so(service: Service) -> None:
     assert (choice["finish_reason"], choice["cut_by_deadline"], choice["text"]) == ("length", True, "")
 
 
+@pytest.mark.parametrize("runs_out", ["forward", "new_cache"])
 def test_running_out_of_memory_is_a_503_and_the_next_request_works(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+    service: Service, runs_out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(type(service.model.engine), "forward", _no_memory)
+        patch.setattr(type(service.model.engine), runs_out, _no_memory)
         with pytest.raises(ServiceUnavailableError, match="shorter prompt"):
             complete(service)
     assert complete(service, temperature=0)["choices"][0]["text"]

@@ -10,11 +10,12 @@ import pytest
 from msgspec.structs import replace
 
 from api.model import Model
-from engines.base import PAGE_TOKENS, Logits, OutOfPagesError, Step, TokenIds
+from engines.base import PAGE_TOKENS, Engine, Logits, OutOfPagesError, Step, TokenIds
 from generation.deadline import Deadline
 from generation.pace import Pace
 from generation.params import GenerationParams, SamplingParams
 from generation.planner import PROMPT_ROWS_BESIDE_DECODING
+from generation.prefix_cache import PrefixCache
 from generation.scheduler import Scheduler
 from generation.sequence import Piece
 from generation.sequence import Sequence as TokenSequence
@@ -92,8 +93,10 @@ def prompt_of(length: int, seed: int = 0) -> TokenIds:
 class Run:
     """A scheduler, and what came of its sequences."""
 
-    def __init__(self, engine: PagedEngine, tokenizer: Tokenizer, most_running: int = 16) -> None:
-        self.scheduler = Scheduler(engine, Pace(), most_running)
+    def __init__(
+        self, engine: Engine, tokenizer: Tokenizer, most_running: int = 16, prefixes: PrefixCache | None = None
+    ) -> None:
+        self.scheduler = Scheduler(engine, Pace(), most_running, prefixes)
         self.tokenizer = tokenizer
         self.pieces: dict[TokenSequence, list[Piece]] = {}
         self.errors: dict[TokenSequence, Exception] = {}
