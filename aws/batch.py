@@ -67,7 +67,8 @@ def process(event: dict[str, Any], context: Any, answer: Answers, results_queue_
         response = answers[number]
         if isinstance(response, dict) and number != first and is_cut(response):
             response = OutOfTimeError("The other requests of the batch took its time.")
-        if context.get_remaining_time_in_millis() / 1000 < LEAST_SENDING_SECONDS:
+        to_send = not isinstance(response, Exception) or _is_refusal(response)
+        if to_send and context.get_remaining_time_in_millis() / 1000 < LEAST_SENDING_SECONDS:
             response = OutOfTimeError("Sending the other results took the batch's time.")
         if isinstance(response, OutOfTimeError):
             delays[record.message_id] = 0

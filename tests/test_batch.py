@@ -73,6 +73,16 @@ def results(queue: str) -> list[Any]:
     return [json.loads(message["Body"]) for message in messages]
 
 
+def delays_asked_for() -> list[int]:
+    """The seconds after which messages are to be delivered again: what SQS is asked from now on."""
+    asked: list[int] = []
+    batch.client().meta.events.register(
+        "provide-client-params.sqs.ChangeMessageVisibilityBatch",
+        lambda params, **_: asked.extend(entry["VisibilityTimeout"] for entry in params["Entries"]),
+    )
+    return asked
+
+
 def failed(response: Any) -> list[str]:
     return [item["itemIdentifier"] for item in response["batchItemFailures"]]
 
@@ -122,15 +132,19 @@ def test_what_had_no_time_is_delivered_again_at_once_and_what_failed_later(queue
         {"messageId": each["MessageId"], "receiptHandle": each["ReceiptHandle"], "body": each["Body"], **fields}
         for each in taken
     ]
-    changed: list[Any] = []
-    sqs.meta.events.register(
-        "provide-client-params.sqs.ChangeMessageVisibilityBatch", lambda params, **_: changed.extend(params["Entries"])
-    )
+    asked = delays_asked_for()
     _, cut, broken = (record["messageId"] for record in records)
     assert failed(batch.process({"Records": records}, Context(60_000), answer, queue)) == [cut, broken]
     (again,) = sqs.receive_message(QueueUrl=requests, MaxNumberOfMessages=10)["Messages"]
     assert again["MessageId"] == cut
-    assert [entry["VisibilityTimeout"] for entry in changed] == [0, batch.AGAIN_SECONDS]
+    assert asked == [0, batch.AGAIN_SECONDS]
+
+
+def test_what_failed_is_delivered_again_later_also_where_no_result_can_be_sent_any_more(queue: str) -> None:
+    asked = delays_asked_for()
+    event = sqs_event("broken", '{"prompt": "a"}', "not json")
+    assert failed(batch.process(event, Context(60_000, 500), answer, queue)) == ["0", "1", "2"]
+    assert asked == [batch.AGAIN_SECONDS, 0, 0]
 
 
 def test_messages_of_a_queue_that_may_not_be_asked_are_still_reported(
