@@ -116,7 +116,7 @@ async def body_of(request: Request, serving: Served) -> bytes:
 
 
 Body = Annotated[bytes, Depends(body_of)]
-GENERATION_ERRORS = error_responses(400, 401, 403, 404, 405, 413, 429, 500, 503)
+GENERATION_ERRORS = error_responses(400, 401, 403, 404, 405, 413, 415, 429, 500, 503)
 READ_ERRORS = error_responses(400, 401, 403, 405, 500, 503)
 guarded = APIRouter(dependencies=[Depends(admit)])
 

@@ -207,6 +207,8 @@ def _http(event: HttpEvent, context: Any, first: bool) -> Mapping[str, Any] | St
         return _shaped(preflight(event.request), event, context)
     if SETTINGS.signed_only and not event.signed and event.source in SIGNING_DOORS:
         raise ForbiddenError("This function takes requests that are signed (AWS Signature Version 4) only.")
+    if event.fault is not None:
+        raise event.fault
     deadline = _deadline(context)
     if event.source in ("rest-api", "http-api") and not streams:
         # The gateway's clock also ran while this environment started for its request.

@@ -96,6 +96,17 @@ class RequestTooLargeError(ApiError):
     type = "invalid_request_error"
 
 
+class UnsupportedEncodingError(ApiError):
+    """The body is compressed."""
+
+    status = 415
+    type = "invalid_request_error"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"accept-encoding": "identity"}
+
+
 class RateLimitError(ApiError):
     """Too many requests are waiting. `retry_after` is how many seconds it may take until one more has a chance."""
 

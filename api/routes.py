@@ -11,13 +11,8 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from api.baked import baked_prompts
-from api.errors import (
-    ApiError,
-    InvalidRequestError,
-    MethodNotAllowedError,
-    NotFoundError,
-    RequestTooLargeError,
-)
+from api.body import check_encoding, json_of
+from api.errors import ApiError, MethodNotAllowedError, NotFoundError
 from api.keys import ApiKeys
 from api.model import Model
 from api.preparation import PreparedRequest, check_model
@@ -25,7 +20,7 @@ from api.response_types import Health, ModelList, ModelObject, Readiness
 from api.responses import server_timing
 from api.schema import ChatRequest, CompletionRequest
 from api.service import Service
-from api.validation import parse_json, validate
+from api.validation import validate
 from generation.deadline import Deadline
 
 if TYPE_CHECKING:
@@ -119,6 +114,8 @@ def handle_streaming(
         return page_response()
     check_route(request.method, request.path)
     caller = check_key(request.path, authorization(request.headers), keys)
+    if METHODS.get(request.path) == "POST":
+        check_encoding(request.headers)
     if request.path in GENERATING:
         return _generate(request, service, max_body_bytes, deadline, caller or signed_by)
     if request.path in TEXT_ROUTES:
@@ -176,7 +173,7 @@ def check_key(path: str, authorization: str | None, keys: ApiKeys | None) -> byt
 
 def parse_request(path: str, body: bytes, max_body_bytes: int) -> "CompletionRequest | ChatRequest | TranslatedRequest":
     """The validated request in a body sent to one of the GENERATING paths."""
-    return read_request(path, _json_of(body, max_body_bytes))
+    return read_request(path, json_of(body, max_body_bytes))
 
 
 def read_request(path: str, asked: Any) -> "CompletionRequest | ChatRequest | TranslatedRequest":
@@ -196,20 +193,7 @@ def text_response(path: str, body: bytes, model: Model, max_body_bytes: int) -> 
     """The response to a body sent to one of TEXT_ROUTES."""
     from api import texts  # not before it is needed: no start should wait for it
 
-    return json_response(texts.answer(path, _json_of(body, max_body_bytes), model))
-
-
-def _json_of(body: bytes, max_body_bytes: int) -> Any:
-    if len(body) > max_body_bytes:
-        raise body_too_large(max_body_bytes)
-    if not body.strip():
-        raise InvalidRequestError("The body is empty; send a JSON object.")
-    return parse_json(body)
-
-
-def body_too_large(max_body_bytes: int) -> RequestTooLargeError:
-    """The same words whether the body was counted, announced by its header, or given up on half-way."""
-    return RequestTooLargeError(f"The body is larger than the {max_body_bytes} bytes that this server takes.")
+    return json_response(texts.answer(path, json_of(body, max_body_bytes), model))
 
 
 def json_response(

@@ -31,6 +31,8 @@ class HttpEvent(Struct, frozen=True):
     """Whether the front door has found the request signed by somebody whom it lets in (`AWS_IAM`)."""
     signed_by: str | None
     """Id of the IAM user or role, whatever its session, that the front door knows the request to be from."""
+    fault: InvalidRequestError | None = None
+    """What is wrong with the body, which the request is then without."""
 
 
 class DirectEvent(Struct, frozen=True):
@@ -152,15 +154,16 @@ def _http_event(
     signed: bool,
     user: Any,
 ) -> HttpEvent:
-    raw = _text(event, "body").encode("utf-8", "surrogatepass")
+    raw, fault = _text(event, "body").encode("utf-8", "surrogatepass"), None
     if event.get("isBase64Encoded"):
         try:
             raw = base64.b64decode(raw, validate=True)
         except binascii.Error:
-            raw = b"\xff"  # not base64: no JSON either, and refused as such
+            raw, fault = b"", InvalidRequestError("'body' of this HTTP event is not the base64 that it is said to be.")
     names = {name.lower(): str(value) for name, value in headers.items()}
     signed_by = user.partition(":")[0] if isinstance(user, str) else None  # of a role, its session follows
-    return HttpEvent(source, HttpRequest(method.upper(), canonical_path(unquote(path)), names, raw), signed, signed_by)
+    request = HttpRequest(method.upper(), canonical_path(unquote(path)), names, raw)
+    return HttpEvent(source, request, signed, signed_by, fault)
 
 
 def _at(value: Any, *names: str) -> Any:

@@ -7,8 +7,8 @@ import asyncio
 
 from starlette.requests import Request
 
+from api.body import body_too_large, check_encoding
 from api.errors import InvalidRequestError
-from api.routes import body_too_large
 
 
 class SlowBodyError(InvalidRequestError):
@@ -20,7 +20,10 @@ class SlowBodyError(InvalidRequestError):
 
 
 async def read_body(request: Request, *, max_bytes: int, seconds: float) -> bytes:
-    """The whole body. RequestTooLargeError before the first byte where the header announces more than `max_bytes`."""
+    """The whole body. RequestTooLargeError before the first byte where the header announces more than `max_bytes`,
+    UnsupportedEncodingError where it announces a compressed one.
+    """
+    check_encoding(request.headers)
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > max_bytes:
         raise body_too_large(max_bytes)

@@ -51,6 +51,7 @@ DESCRIPTIONS = {
     404: "No such model",
     405: "The route takes another method",
     413: "The body is over the limit",
+    415: "The body is compressed",
     429: "Too many requests are waiting",
     500: "An error that was not foreseen; the log has it under the request's id",
     503: "Out of memory, or shutting down",
