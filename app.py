@@ -21,7 +21,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
-from api.anthropic_object import MessageEvent, MessageObject
+from api.anthropic_object import MessageError, MessageEvent, MessageObject
 from api.errors import ApiError, MethodNotAllowedError
 from api.response_object import ResponseEvent, ResponseObject
 from api.response_types import (
@@ -116,7 +116,9 @@ async def body_of(request: Request, serving: Served) -> bytes:
 
 
 Body = Annotated[bytes, Depends(body_of)]
-GENERATION_ERRORS = error_responses(400, 401, 403, 404, 405, 413, 415, 429, 500, 503)
+GENERATION_STATUSES = (400, 401, 403, 404, 405, 413, 415, 429, 500, 503)
+GENERATION_ERRORS = error_responses(*GENERATION_STATUSES)
+MESSAGE_ERRORS = error_responses(*GENERATION_STATUSES, kind=MessageError)
 READ_ERRORS = error_responses(400, 401, 403, 405, 500, 503)
 guarded = APIRouter(dependencies=[Depends(admit)])
 
@@ -150,7 +152,7 @@ async def create_response(request: Request, serving: Served, body: Body) -> Resp
 
 @guarded.post(
     "/v1/messages",
-    responses={**streamed(MessageObject, MessageEvent), **GENERATION_ERRORS},
+    responses={**streamed(MessageObject, MessageEvent, MessageError), **MESSAGE_ERRORS},
 )
 async def create_message(request: Request, serving: Served, body: Body) -> Response:
     """Anthropic's Messages API."""
@@ -230,7 +232,7 @@ def _response(response: HttpResponse) -> Response:
 async def refused(request: Request, error: Exception) -> Response:
     """An ApiError's response."""
     assert isinstance(error, ApiError)
-    return _response(error_response(error))
+    return _response(error_response(error, request.scope["path"]))
 
 
 async def unrouted(request: Request, error: Exception) -> Response:

@@ -38,6 +38,7 @@ from api.routes import (
     error_response,
     event_stream,
     handle_streaming,
+    id_headers,
 )
 from api.schema import ChatRequest, CompletionRequest
 from api.service import Service
@@ -106,7 +107,7 @@ def lambda_handler(event: Any, context: Any) -> Mapping[str, Any] | list[dict[st
     except Exception as error:
         failure = _failure(error, context)
     if isinstance(request, HttpEvent):
-        return _shaped(error_response(failure), request, context)
+        return _shaped(error_response(failure, request.request.path), request, context)
     raise failure.with_traceback(None)
 
 
@@ -246,7 +247,7 @@ def _shaped(response: HttpResponse, event: HttpEvent, context: Any) -> Mapping[s
 
 def _own_headers(event: HttpEvent, context: Any) -> Mapping[str, str]:
     """What any answer gets: the id that the log has it under, and what pages of other origins need."""
-    return {"x-request-id": context.aws_request_id, **_for_other_origins(event)}
+    return {**id_headers(event.request.path, context.aws_request_id), **_for_other_origins(event)}
 
 
 def _for_other_origins(event: HttpEvent) -> Mapping[str, str]:
@@ -277,7 +278,7 @@ def _guarded(stream: EventStream, asked: Any, context: Any) -> Generator[bytes]:
                 number += 1
     except Exception as error:
         failure = _failure(error, context)
-        yield error_event(failure, number if stream.typed else None)
+        yield error_event(failure, stream.prepared, number)
         raise failure.with_traceback(None) from None
     _log_prompt(asked, b"".join(sent).decode())
 

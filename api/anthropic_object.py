@@ -42,6 +42,18 @@ class MessageObject(TypedDict):
     timings: NotRequired[Timings]
 
 
+class MessageFault(TypedDict):
+    type: str
+    message: str
+
+
+class MessageError(TypedDict):
+    """Every answer that is not a success, and the last event of a stream that failed."""
+
+    type: Literal["error"]
+    error: MessageFault
+
+
 class MessageEvent(TypedDict):
     """One event of a streamed message; which fields it has depends on its type, as in Anthropic's reference."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
 
-from api.errors import InvalidRequestError
+from api.errors import ApiError, InvalidRequestError
 from api.model import Model
 from api.preparation import PreparedRequest
 from api.schema import MAX_STOPS, MAX_TOOLS, ChatRequest, Strict
@@ -16,6 +16,7 @@ from api.validation import validate
 
 if TYPE_CHECKING:
     from api.anthropic_answer import StreamedMessage, WholeMessage
+    from api.anthropic_object import MessageError
 
 REQUIRED = {"text": ("text",), "thinking": ("thinking",), "tool_use": ("id", "name"), "tool_result": ("tool_use_id",)}
 """What blocks of a type need."""
@@ -165,6 +166,12 @@ class MessagesRequest(TranslatedRequest, frozen=True, kw_only=True):
         from api.anthropic_answer import StreamedMessage
 
         return StreamedMessage(prepared, model)
+
+    def failed(self, error: ApiError, number: int) -> "MessageError":
+        """See TranslatedRequest."""
+        from api.anthropic_error import message_error
+
+        return message_error(error)
 
 
 def _messages(request: MessagesRequest) -> list[dict[str, Any]]:

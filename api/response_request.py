@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
 
-from api.errors import InvalidRequestError
+from api.errors import ApiError, InvalidRequestError
 from api.model import Model
 from api.preparation import PreparedRequest
 from api.schema import MAX_TOOLS, ChatRequest, StreamOptions, Strict
@@ -182,6 +182,11 @@ class ResponseRequest(TranslatedRequest, frozen=True, kw_only=True):
         from api.response_answer import StreamedResponse
 
         return StreamedResponse(prepared, self, model)
+
+    def failed(self, error: ApiError, number: int) -> dict[str, Any]:
+        """See TranslatedRequest."""
+        envelope = error.envelope()
+        return {**envelope["error"], **envelope, "type": "error", "sequence_number": number}
 
 
 def parse(body: Any) -> ResponseRequest:

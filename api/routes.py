@@ -75,8 +75,8 @@ class EventStream(Struct, frozen=True):
 
     events: Generator[bytes]
     """Closing it ends the generation."""
-    typed: bool
-    """Whether they have types, as in the Responses API and in Anthropic's; an error is then one of them."""
+    prepared: PreparedRequest
+    """What was asked for, which an error is worded by."""
 
     def whole(self) -> HttpResponse:
         """All of it at once."""
@@ -204,9 +204,19 @@ def json_response(
     return HttpResponse(status, encode(answer), {"content-type": "application/json", **timing, **(headers or {})})
 
 
-def error_response(error: ApiError) -> HttpResponse:
-    """An error as OpenAI's clients expect it."""
-    return json_response(error.envelope(), error.status, error.headers)
+def error_response(error: ApiError, path: str) -> HttpResponse:
+    """An error as the clients expect it that ask for `path`: Anthropic's, or OpenAI's."""
+    envelope: Mapping[str, Any] = error.envelope()
+    if path == MESSAGES_ROUTE:
+        from api.anthropic_error import message_error  # not before it is needed: no start should wait for it
+
+        envelope = message_error(error)
+    return json_response(envelope, error.status, error.headers)
+
+
+def id_headers(path: str, request_id: str) -> Mapping[str, str]:
+    """What any answer gets: the id that the log has it under, for Anthropic's clients by the name that they read."""
+    return {"x-request-id": request_id, **({"request-id": request_id} if path == MESSAGES_ROUTE else {})}
 
 
 def encode(answer: Mapping[str, Any]) -> bytes:
@@ -226,21 +236,19 @@ def end_of_stream(prepared: PreparedRequest) -> bytes:
     return b"" if prepared.translated is not None else b"data: [DONE]\n\n"
 
 
-def error_event(error: ApiError, number: int | None) -> bytes:
+def error_event(error: ApiError, prepared: PreparedRequest, number: int) -> bytes:
     """The last event of a stream that failed; no [DONE] follows, because the answer is not complete.
 
-    `number` is the event's own in a stream of typed ones, else None.
+    `number` is its place in the stream.
     """
-    envelope = error.envelope()
-    if number is None:
-        return server_sent_event(envelope)
-    return server_sent_event({**envelope["error"], **envelope, "type": "error", "sequence_number": number})
+    asked = prepared.translated
+    return server_sent_event(error.envelope() if asked is None else asked.failed(error, number))
 
 
 def event_stream(service: Service, prepared: PreparedRequest, deadline: Deadline | None) -> EventStream:
     """The answer as events, the last of them [DONE]. What can fail before the first one is there, raises here."""
     events = _events(service, prepared, deadline)
-    return EventStream(_after(next(events), events), typed=prepared.translated is not None)
+    return EventStream(_after(next(events), events), prepared)
 
 
 def _events(service: Service, prepared: PreparedRequest, deadline: Deadline | None) -> Generator[bytes]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from api.errors import InvalidRequestError
+from api.errors import ApiError, InvalidRequestError
 from api.schema import ChatRequest, Strict
 
 if TYPE_CHECKING:
@@ -45,6 +45,10 @@ class TranslatedRequest(Strict, frozen=True, kw_only=True):
 
     def streamed(self, prepared: "PreparedRequest", model: "Model") -> Streamed:
         """What makes the answer's parts."""
+        raise NotImplementedError
+
+    def failed(self, error: ApiError, number: int) -> Mapping[str, Any]:
+        """The last event of a stream that failed. `number` is its place in the stream."""
         raise NotImplementedError
 
     def reworded(self, error: InvalidRequestError) -> InvalidRequestError:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from api.routes import HttpRequest, HttpResponse
 
 METHODS = ("GET", "POST")
-EXPOSED = ("x-request-id", "server-timing", "retry-after")
+EXPOSED = ("x-request-id", "request-id", "server-timing", "retry-after")
 """Headers of answers that such pages may read, beside the usual ones."""
 PREFLIGHT_SECONDS = 600
 """How long a browser may keep the answer to what it asks before a request."""

@@ -113,7 +113,7 @@ class GeneratedAnswer(Response):
         except Exception as error:
             if not sent:
                 raise
-            await send_part(error_event(self._worded(error), None if prepared.translated is None else number))
+            await send_part(error_event(self._worded(error), prepared, number))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         return bytes(sent)
 

@@ -6,7 +6,7 @@ Starlette's middleware does it. It is made with the first request, because the s
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-EXPOSED = ("x-request-id", "server-timing", "retry-after")
+EXPOSED = ("x-request-id", "request-id", "server-timing", "retry-after")
 """Headers of answers that such pages may read, beside the usual ones."""
 
 

@@ -13,7 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from msgspec.json import schema_components
 
 from api import texts
-from api.anthropic_object import MessageEvent, MessageObject
+from api.anthropic_object import MessageError, MessageEvent, MessageObject
 from api.anthropic_request import MessagesRequest
 from api.response_object import ResponseEvent, ResponseObject
 from api.response_request import ResponseRequest
@@ -34,7 +34,7 @@ from api.routes import MESSAGES_ROUTE, REQUEST_KINDS, RESPONSES_ROUTE
 
 RESPONSES = (
     *(ChatCompletion, ChatCompletionChunk, Completion, ErrorEnvelope, Health, ModelList, ModelObject, Readiness),
-    *(Detokenized, MessageEvent, MessageObject, RenderedPrompt, ResponseEvent, ResponseObject, Tokenized),
+    *(Detokenized, MessageError, MessageEvent, MessageObject, RenderedPrompt, ResponseEvent, ResponseObject, Tokenized),
 )
 REQUESTS: Mapping[str, tuple[type, ...]] = {
     **{path: (kind,) for path, kind in REQUEST_KINDS.items()},
@@ -64,20 +64,20 @@ def answered(kind: type) -> dict[int | str, dict[str, Any]]:
     return {200: {"description": "The answer", "content": _content(kind)}}
 
 
-def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What a route's documentation says of its errors."""
+def error_responses(*statuses: int, kind: type = ErrorEnvelope) -> dict[int | str, dict[str, Any]]:
+    """What a route's documentation says of its errors, which are of this `kind`."""
     documented: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
-        documented[status] = {"description": DESCRIPTIONS[status], "content": _content(ErrorEnvelope)}
+        documented[status] = {"description": DESCRIPTIONS[status], "content": _content(kind)}
         if status in WITH_RETRY_AFTER:
             seconds = {"description": "Seconds", "schema": {"type": "integer", "minimum": 1}, "required": True}
             documented[status]["headers"] = {"Retry-After": seconds}
     return documented
 
 
-def streamed(whole: type, chunk: type) -> dict[int | str, dict[str, Any]]:
+def streamed(whole: type, chunk: type, error: type = ErrorEnvelope) -> dict[int | str, dict[str, Any]]:
     """What a route's documentation says of a success: its whole answer, or the events of a stream."""
-    sent = {"anyOf": [_reference(chunk), _reference(ErrorEnvelope)]}
+    sent = {"anyOf": [_reference(chunk), _reference(error)]}
     data = [{"const": "[DONE]"}, {"contentMediaType": "application/json", "contentSchema": sent}]
     # Before OpenAPI 3.2 the schema of an event stream is that of one event.
     event = {"type": "object", "properties": {"data": {"type": "string", "anyOf": data}}, "required": ["data"]}

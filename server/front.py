@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import InternalError
-from api.routes import canonical_path, error_response
+from api.routes import canonical_path, error_response, id_headers
 from engines.errors import LoadError
 from server.access_log import route_of
 from server.answers import send_whole
@@ -37,13 +37,14 @@ class Front:
         request_id = uuid.uuid4().hex
         path = canonical_path(scope["path"])
         scope = {**scope, "path": path, "state": {**scope.get("state", {}), "request_id": request_id}}
+        ids = [(name.encode(), value.encode()) for name, value in id_headers(path, request_id).items()]
         started = False
 
         async def observed(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                message["headers"] = [*message["headers"], *ids]
                 serving = getattr(scope["app"].state, "serving", None)
                 if serving is not None:
                     serving.metrics.record_response(route_of(path), message["status"])
@@ -57,7 +58,7 @@ class Front:
             logger.exception("unexpected error in request %s", request_id)
             if started:
                 raise
-            await send_whole(observed, error_response(InternalError.logged_under(request_id)))
+            await send_whole(observed, error_response(InternalError.logged_under(request_id), path))
 
 
 def _with_plain_words(send: Send) -> Send:
