@@ -218,7 +218,7 @@ async def page(request: Request, serving: Served) -> Response:
 
 def _read(request: Request, serving: Serving) -> Response:
     path = request.scope["path"]
-    asked = HttpRequest(request.method, path, dict(request.headers), b"")
+    asked = HttpRequest("GET", path, dict(request.headers), b"")
     settings = serving.settings
     return _response(
         handle(asked, serving.service, max_body_bytes=settings.max_body_bytes, deadline=None, keys=serving.keys)
@@ -264,6 +264,7 @@ def create_app() -> FastAPI:
     app.add_exception_handler(ApiError, refused)
     app.add_exception_handler(HTTPException, unrouted)
     app.get("/health", responses=answered(Health))(health)
+    app.head("/health", include_in_schema=False)(health)
     app.get("/", include_in_schema=False)(page)
     app.include_router(guarded)
     app.openapi = lambda: document(app)  # type: ignore[method-assign]

@@ -117,6 +117,14 @@ def test_the_event_loop_answers_while_tokens_are_computed(stepped: Bench) -> Non
         assert running.result().status_code == 200
 
 
+def test_a_probe_may_ask_for_the_head_of_health_alone(llama_directory: Path) -> None:
+    with Bench(llama_directory, keys=ApiKeys(["the-key"])) as bench:
+        answer = bench.client.head("/health")
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["content-type"] == "application/json"
+        assert "head" not in bench.client.get("/openapi.json").json()["paths"]["/health"]
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_disconnects_stops_its_generation_within_one_token(stepped: Bench, stream: bool) -> None:
     connection = stepped.raw({"prompt": "the fox", "max_tokens": 500, "stream": stream})
