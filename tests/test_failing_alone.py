@@ -20,9 +20,12 @@ from generation.prefix_cache import PrefixCache
 from generation.sequence import Sequence
 from generation.shared_prompt import SharedPrompt
 from generation.tokenizer import Tokenizer
+from server.metrics import Metrics
 from tests.deterministic_engine import read_tokenizer
 from tests.generating import generate
+from tests.running_server import wait_until
 from tests.test_scheduler import Run, params
+from tests.test_server import Bench
 
 MARK = 300
 """The first token of the prompt that meets an error."""
@@ -189,3 +192,20 @@ def test_a_reply_that_cannot_be_reported_fails_alone(llama: Model) -> None:
     assert isinstance(third, dict)
     assert second is FAULT
     assert [answer["usage"]["completion_tokens"] for answer in (first, third)] == [4, 6]
+
+
+def test_a_reply_whose_end_fails_keeps_neither_its_place_nor_the_thread(
+    llama_directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Metrics, "record_generation", fails(FAULT))
+        bench = Bench(llama_directory, stepped=True, concurrency=1, queue_length=1)
+    with bench:
+        connection = bench.raw({"prompt": "the fox", "max_tokens": 500})
+        wait_until(lambda: bench.steps.waiting == 1, "the request runs")
+        connection.close()
+        wait_until(lambda: bench.metric("causal_lm_disconnects_total") == 1, "the server has seen that")
+        bench.steps.open()
+        wait_until(lambda: bench.serving.admission.admitted == 0, "its place is free")
+        assert "a fault of ours" in caplog.text
+        assert bench.complete(max_tokens=2).status_code == 500

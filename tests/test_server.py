@@ -16,7 +16,6 @@ import pytest
 
 from api.keys import ApiKeys
 from app import create_app, get_serving
-from server.metrics import Metrics
 from server.serving import Serving
 from settings import Settings
 from tests.deterministic_engine import DeterministicEngine, deterministic_model, read_tokenizer
@@ -139,25 +138,6 @@ def test_a_client_that_disconnects_stops_its_generation_within_one_token(stepped
     assert stepped.engine.forwards == 6
     stepped.steps.open()
     assert stepped.complete(max_tokens=2).status_code == 200
-
-
-def test_a_reply_whose_end_fails_keeps_neither_its_place_nor_the_thread(
-    llama_directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fail(*_: Any) -> None:
-        raise ValueError("no figures today")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Metrics, "record_generation", fail)
-        bench = Bench(llama_directory, stepped=True, concurrency=1, queue_length=1)
-    with bench:
-        connection = bench.raw({"prompt": "the fox", "max_tokens": 500})
-        wait_until(lambda: bench.steps.waiting == 1, "the request runs")
-        connection.close()
-        bench.steps.open()
-        wait_until(lambda: bench.serving.admission.admitted == 0, "its place is free")
-        assert "no figures today" in caplog.text
-        assert bench.complete(max_tokens=2).status_code == 500
 
 
 def test_a_client_that_disconnects_while_it_waits_frees_its_place(stepped: Bench) -> None:
