@@ -95,7 +95,7 @@ RUN_BY = {
     r"python -m benchmarks fidelity": "tests/test_benchmarks_fidelity.py",
     r"python -m benchmarks memory": "tests/test_benchmarks_memory.py",
     r"python -m benchmarks remote": "tests/test_benchmarks_remote.py",
-    r"python -m benchmarks report": "tests/test_benchmarks_measuring.py",
+    r"python -m benchmarks report": "tests/test_benchmarks_report.py",
     r"(\.venv/bin/)?python -m tools.invoke": "tests/test_invoke_tool.py",
     r"python -m tools.batch --state-machine": "tests/test_batch_execution.py",
     r"python -m tools.batch requests": "tests/test_batch_files.py",
