@@ -4,9 +4,11 @@ import argparse
 import importlib
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.errors import InputError
+from benchmarks.errors import InputError, NothingMeasuredError
+from engines.errors import LoadError
 
 COMMANDS = {
     "cold-start": ("benchmarks.cold_start.command", "fresh environments to their first token, phase by phase"),
@@ -35,7 +37,10 @@ COMMITTED = Path("benchmarks/results")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one subcommand; 0 when it measured, 2 when its parameters cannot be meant or a results file not be drawn."""
+    """Run one subcommand; 0 when it measured.
+
+    2 when its parameters cannot be meant, when all of it failed, or when a results file or a document cannot be drawn.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (module, help_text) in COMMANDS.items():
@@ -55,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         kept = f"what was measured so far is in {Recorder.saved}" if Recorder.saved else "nothing was measured yet"
         print(f"\n{parser.prog} {options.command}: interrupted; {kept}", file=sys.stderr)
         return 130
-    except InputError as error:
+    except (InputError, LoadError, NothingMeasuredError) as error:
         print(f"{parser.prog} {options.command}: {error}", file=sys.stderr)
         return 2
     return 0
@@ -67,17 +72,24 @@ def _report(results: Path) -> int:
 
     if not results.is_dir():
         raise InputError(f"--results {results} is no folder.")
-    status = 0
-    for path in sorted(results.glob("*.json")):
-        try:
-            print(*(str(written) for written in (path, *reports.render(path))), sep="\n")
-        except Exception as error:  # of a run that was interrupted, say; the other files are drawn all the same
-            print(f"{path} cannot be drawn ({type(error).__name__}: {error})", file=sys.stderr)
-            status = 2
+    drawn = [_drawn(path, lambda path: [path, *reports.render(path)]) for path in sorted(results.glob("*.json"))]
     if results == COMMITTED:
-        for document in filter(Path.exists, reports.DOCUMENTS):
-            document.write_text(reports.quote(document.read_text(), document, results))
-    return status
+        documents = filter(Path.exists, reports.DOCUMENTS)
+        drawn += [_drawn(document, lambda document: reports.requote(document, results)) for document in documents]
+    return 0 if all(drawn) else 2
+
+
+def _drawn(path: Path, draw: Callable[[Path], list[Path]]) -> bool:
+    """Whether a file could be drawn; says why where it could not, and the others are drawn all the same."""
+    try:
+        print(*draw(path), sep="\n")
+    except InputError as error:
+        print(f"{path} cannot be drawn: {error}", file=sys.stderr)
+        return False
+    except Exception as error:  # of a run that was interrupted, say
+        print(f"{path} cannot be drawn ({type(error).__name__}: {error})", file=sys.stderr)
+        return False
+    return True
 
 
 if __name__ == "__main__":

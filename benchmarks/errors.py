@@ -1,10 +1,14 @@
-"""What can go wrong with a measurement and is the caller's to mend: one sentence each, never a traceback."""
+"""What can go wrong with a measurement: one sentence each, never a traceback."""
 
 
 class InputError(Exception):
     """A parameter that cannot be meant. Raised before anything starts; the message names it and what would
     do.
     """
+
+
+class NothingMeasuredError(Exception):
+    """A run in which everything failed. The message says what did and why."""
 
 
 class NotInstalledError(Exception):

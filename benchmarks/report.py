@@ -6,6 +6,7 @@ A document quotes a table between `<!-- benchmarks:NAME:SECTION -->` and `<!-- b
 import os
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from benchmarks.batch import report as batch
@@ -64,11 +65,20 @@ _QUOTE = re.compile(r"(<!-- benchmarks:([\w-]+):([\w-]+) -->\n).*?(<!-- benchmar
 
 def markdown(content: dict[str, Any]) -> str:
     """A results file as one Markdown page."""
+    report = _report_of(content)
     parts = [f"# {content['benchmark']}\n", content["what"] + "\n", provenance(content) + "\n"]
     if not content["complete"]:
         parts.append("**The run was interrupted: these are the samples it had.**\n")
-    parts += REPORTS[content["benchmark"]].sections(content).values()
+    parts += report.sections(content).values()
     return "\n".join(parts)
+
+
+def _report_of(content: dict[str, Any]) -> ModuleType:
+    """The report of a results file's benchmark. Raises InputError for a benchmark that there is none of."""
+    name = content.get("benchmark")
+    if name not in REPORTS:
+        raise InputError(f"the results are of {name!r}, which has no report; there are {', '.join(REPORTS)}.")
+    return REPORTS[name]
 
 
 def render(path: Path) -> list[Path]:
@@ -79,7 +89,7 @@ def render(path: Path) -> list[Path]:
     page = path.with_suffix(".md")
     page.write_text(markdown(content))
     written = [page]
-    for name, draw in REPORTS[content["benchmark"]].FIGURES.items() if content.get("samples", True) else ():
+    for name, draw in _report_of(content).FIGURES.items() if content.get("samples", True) else ():
         target = path.with_name(f"{path.stem}-{name}.svg")
         write(draw(content), target, digest(content))
         written.append(target)
@@ -99,7 +109,7 @@ def quote(text: str, document: Path, results: Path) -> str:
         if not path.exists():
             return f"{opening}*Not measured yet: `python -m benchmarks {name}`.*\n{end}"
         content = load_result(path)
-        report = REPORTS[content["benchmark"]]
+        report = _report_of(content)
         plots = {f"plot-{plot}": draw for plot, draw in report.FIGURES.items()}
         if section in plots:
             plot = path.with_name(f"{path.stem}-{section.removeprefix('plot-')}.svg")
@@ -113,3 +123,9 @@ def quote(text: str, document: Path, results: Path) -> str:
         return f"{opening}{sections[section]}\n*{measured_on(content)}.*\n{end}"
 
     return _QUOTE.sub(fresh, text)
+
+
+def requote(document: Path, results: Path) -> list[Path]:
+    """Write a document again with everything it quotes made anew; returns what was written."""
+    document.write_text(quote(document.read_text(), document, results))
+    return [document]

@@ -2,7 +2,7 @@
 settings.
 
 A file is rewritten whole after every sample, so an interrupted run keeps what it has; `complete` says which
-it is.
+it is. Before there is a sample nothing is written, so a run that fails leaves the results of the one before.
 """
 
 import hashlib
@@ -13,13 +13,16 @@ import re
 import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http import HTTPStatus
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
 
-from benchmarks.errors import InputError
+from benchmarks.errors import InputError, NothingMeasuredError
 
 SCHEMA = 1
+MEASURED = ("samples", "rows", "callers", "starts", "peers", "masks", "bounds", "runs", "results")
+"""The parts of a benchmark's own data that hold what it measured; the others say how, or what failed."""
 _ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:[^\s/=,:]+/)+")
 """The folders of absolute paths, which say nothing to a reader elsewhere."""
 _PACKAGES = (
@@ -121,7 +124,14 @@ class Recorder:
     _head: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        """Take the machine's facts once, before the run loads it."""
+        """Take the machine's facts once, before the run loads it. Raises InputError where no file can be written."""
+        folder = self.path.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--out {folder} cannot be a folder for results: {error.strerror}.") from None
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise InputError(f"--out {folder} is a folder that nothing can be written to.")
         self._head = {
             "schema": SCHEMA,
             "benchmark": self.benchmark,
@@ -134,12 +144,27 @@ class Recorder:
         }
 
     def save(self, *, complete: bool) -> None:
-        """Write everything so far; the file is never half written."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """Write everything so far; the file is never half written.
+
+        Nothing is written while nothing is measured. Raises NothingMeasuredError when that is so at the end.
+        """
+        if not self._measured():
+            if complete:
+                reasons = [f"{name}: {error}" for name, error in self.data.get("failed", {}).items()]
+                reasons += self.data.get("skipped", [])
+                why = "; ".join(reasons) or "no request was answered"
+                raise NothingMeasuredError(f"nothing was measured, and {self.path} is left as it was: {why}")
+            return
         partial = self.path.with_suffix(".partial")
         partial.write_text(_lines({**self._head, "complete": complete, **self.data}))
         partial.replace(self.path)
         Recorder.saved = self.path
+
+    def _measured(self) -> bool:
+        """Whether there is a figure. A reply of a server that is an error is none."""
+        samples = self.data.get("samples", [])
+        answered = any(sample.get("status", HTTPStatus.OK) == HTTPStatus.OK for sample in samples)
+        return answered or any(self.data.get(name) for name in MEASURED if name != "samples")
 
 
 def load_result(path: Path, benchmark: str | None = None) -> dict[str, Any]:
@@ -152,8 +177,8 @@ def load_result(path: Path, benchmark: str | None = None) -> dict[str, Any]:
         raise InputError(f"{path} is not a results file: {error}.") from None
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise InputError(f"{path} is not a results file of this version of the benchmarks.")
-    if benchmark and content["benchmark"] != benchmark:
-        raise InputError(f"{path} holds results of {content['benchmark']}, not of {benchmark}.")
+    if benchmark and content.get("benchmark") != benchmark:
+        raise InputError(f"{path} holds results of {content.get('benchmark')}, not of {benchmark}.")
     return content
 
 

@@ -80,9 +80,20 @@ def test_ratios_are_taken_within_a_round_and_with_the_same_precision() -> None:
     [
         (["--calls", "0"], "--calls 0: at least one is needed."),
         (["--tokens", "1"], "--tokens 1: at least two are needed."),
+        ([], "--model a: an artifact is needed, and demo is none."),
         (["--before", "docs"], "--before docs is not a checkout of this project."),
     ],
 )
 def test_what_cannot_be_meant_is_refused(options: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["batch", "--model", "a=models/demo", *options]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_engines_that_answered_nothing_have_no_ratio() -> None:
+    content = json.loads(Path("benchmarks/results/batch.json").read_text())
+    (rival,) = {s["contender"] for s in content["samples"] if "CTranslate2" in s["contender"]}
+    content["samples"] = [s for s in content["samples"] if s["contender"] == rival and s["sequences"] == 1]
+    content["samples"] += [{**content["samples"][0], "contender": "other int4", "sequences": 2}]
+    rows = [row for row in sections(content)["ratios"].splitlines() if rival in row]
+    assert rows
+    assert all(row.endswith("| - | - |") for row in rows)

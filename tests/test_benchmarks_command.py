@@ -55,3 +55,11 @@ def test_no_measurement_needs_torch_to_say_what_it_does() -> None:
     )
     code += "\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
+
+
+def test_a_run_whose_only_model_fails_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert main(["memory", "--model", f"broken={tmp_path}", "--out", str(tmp_path)]) == 2
+    assert "memory: nothing was measured, and " in (said := capsys.readouterr().err)
+    assert "left as it was: broken: " in said
+    assert not list(tmp_path.glob("memory*"))

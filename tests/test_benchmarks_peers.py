@@ -1,5 +1,6 @@
 """Other engines: their processes, their absence, and what they are compared with."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ pytest.importorskip("matplotlib")
 
 from benchmarks.errors import NotInstalledError
 from benchmarks.peers.contenders import PEERS, interpreter
-from benchmarks.peers.report import ratios
+from benchmarks.peers.report import ratios, sections, side_by_side
 from benchmarks.peers.session import PeerFailedError, Session
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,3 +73,12 @@ def test_peers_are_compared_pairwise_with_ours_of_the_same_precision() -> None:
         "| transformers float32 / own int8 | - | 1.00 | 9.00 |",
         "| rival int8 / own int8 | 1.00 | 1.00 | 3.00 |",
     ]
+
+
+def test_contenders_that_answered_nothing_leave_tables_without_figures() -> None:
+    content = json.loads((ROOT / "benchmarks" / "results" / "peers-demo.json").read_text())
+    content["starts"] = []
+    assert side_by_side(content).axes
+    content["samples"] = []
+    assert sections(content)["short"] == ""
+    assert "llama.cpp" in sections(content)["tuning"]

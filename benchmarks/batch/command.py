@@ -57,6 +57,9 @@ def run(options: argparse.Namespace) -> Path:
         "threads": len(os.sched_getaffinity(0)),
     }
     variants = parse_variants(options.model or ["compiled int8=SmolLM2-135M:int8"])
+    for variant in variants:
+        if variant.engine != "compiled":
+            raise InputError(f"--model {variant.name}: an artifact is needed, and {variant.directory.name} is none.")
     recorder = Recorder(options.out / f"{options.name}.json", "batch", WHAT, settings)
     recorder.data = {"skipped": [], "failed": {}, "rows": [], "samples": [], "memory": [], "callers": []}
     for name in options.part or PARTS:

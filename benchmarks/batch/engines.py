@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.progress import Progress
 
@@ -55,19 +56,27 @@ def measure(options: argparse.Namespace, source: Path, variants: Sequence[Varian
             data["samples"].append({"contender": contender.label, "round": i, "sequences": count, **reply})
             recorder.save(complete=False)
     for variant in variants:
-        model = artifact.read(variant.directory)
-        length = min(LONG, model.context_length - ANSWER)
-        with Session(ours(variant).command(threads, ("together",))) as session:
-            session.together(_prompts(1, min(512, length), 0), 2)  # from here on a pass needs no more memory of its own
-            before = session.resident()
-            session.together(_prompts(MANY, length, 0), ANSWER)
-            data["memory"].append({
-                "variant": variant.name,
-                "sequences": MANY,
-                "tokens": length + ANSWER,
-                "added_bytes": session.resident().private_bytes - before.private_bytes,
-                "cache_bytes": MANY * (length + ANSWER) * model.cache_elements * model.cache_element_bytes,
-            })  # fmt: skip
+        try:
+            data["memory"].append(_memory(variant, threads))
+        except PeerFailedError as error:
+            data["failed"].setdefault(ours(variant).label, str(error))
+
+
+def _memory(variant: Variant, threads: int) -> dict[str, Any]:
+    """What many long sequences add to a process. Raises PeerFailedError."""
+    model = artifact.read(variant.directory)
+    length = min(LONG, model.context_length - ANSWER)
+    with Session(ours(variant).command(threads, ("together",))) as session:
+        session.together(_prompts(1, min(512, length), 0), 2)  # from here on a pass needs no more memory of its own
+        before = session.resident()
+        session.together(_prompts(MANY, length, 0), ANSWER)
+        return {
+            "variant": variant.name,
+            "sequences": MANY,
+            "tokens": length + ANSWER,
+            "added_bytes": session.resident().private_bytes - before.private_bytes,
+            "cache_bytes": MANY * (length + ANSWER) * model.cache_elements * model.cache_element_bytes,
+        }
 
 
 def _peers(options: argparse.Namespace, source: Path, recorder: Recorder) -> list[Contender]:

@@ -79,7 +79,7 @@ def _ratios(content: dict[str, Any]) -> str:
             cells = []
             for n in counts:
                 pair = [_per_round(content, label, n, _rate) for label in (rival, ours)]
-                cells.append(f"{paired_ratio(*pair)[0]:.2f}" if len(pair[0]) == len(pair[1]) else "-")
+                cells.append(f"{paired_ratio(*pair)[0]:.2f}" if 0 < len(pair[0]) == len(pair[1]) else "-")
             lines.append([f"{ours} / {rival}", *cells])
     return table(["tokens a second, ratio, sequences:", *map(str, counts)], lines)
 

@@ -79,6 +79,8 @@ def _warm(content: dict[str, Any]) -> str:
 def _short(content: dict[str, Any]) -> str:
     """The table for a reader in a hurry: one prompt length, the ends of the contexts."""
     lengths = _lengths(content)
+    if not lengths:
+        return ""
     ends = sorted({lengths[0], lengths[-1]})
     prompt = min(lengths, key=lambda n: abs(n - 512))
     head = ["engine", "process to first token", f"first token, {prompt:,} in"]
@@ -194,7 +196,7 @@ def side_by_side(content: dict[str, Any]) -> Figure:
             axes.text(summary.median, row, f"  {summary.median:.3g}", va="center", fontsize=9)
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
-        axes.set_xlim(0, max(summarise(sets[label]).median for label in labels if sets[label]) * 1.3)
+        axes.set_xlim(0, 1.3 * max((summarise(sets[label]).median for label in labels if sets[label]), default=1))
     panels[0].set_yticks(range(len(labels)), labels)
     panels[0].invert_yaxis()
     return figure
