@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.progress import Progress
 
+from benchmarks import answers
 from benchmarks.errors import InputError
 from benchmarks.results import Recorder
 from benchmarks.variants import add_variant_arguments, described, interleaved, parse_variants
@@ -110,5 +111,5 @@ def _call(function: LocalFunction, prompt: int, asked: dict[str, Any], left: flo
     answer = function.start(event, left).wait(300)
     took = answer.chunks[-1].at - started if answer.chunks else time.monotonic() - started
     if not answer.complete or answer.error is not None or b'"choices"' not in answer.body:
-        raise InputError(f"The function does not answer: {answer.body[-300:].decode(errors='replace')}")
+        raise InputError(f"The function does not answer: {answers.reason(answer)}")
     return took, b'"cut_by_deadline"' in answer.body

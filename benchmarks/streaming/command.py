@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
+from benchmarks import answers
 from benchmarks.errors import InputError
 from benchmarks.results import Recorder
 from benchmarks.variants import add_variant_arguments, described, interleaved, parse_variants
@@ -67,7 +68,7 @@ def run(options: argparse.Namespace) -> Path:
         task = progress.add_task("streams", total=options.calls * len(kinds))
         for i, (name, door, length) in interleaved(kinds, options.calls):
             times = _call(functions[name], door, options.prompt, length, i)
-            sample = {"variant": name, "round": i, "door": door, "output_tokens": length, **times}
+            sample = {"variant": name, "round": i, "door": door, **times}
             recorder.data["samples"].append(sample)
             recorder.save(complete=False)
             progress.advance(task)
@@ -76,7 +77,10 @@ def run(options: argparse.Namespace) -> Path:
 
 
 def _call(function: LocalFunction, door: str, prompt: int, length: int, seed: int) -> dict[str, float]:
-    """Seconds to the first and the last byte of one answer. Raises InputError when the function does not answer."""
+    """One answer's tokens and those of its prompt, and the seconds to its first and its last byte.
+
+    Raises InputError when the function does not answer.
+    """
     draw = random.Random(seed)
     body = {
         "prompt": [draw.choice(PLAIN_IDS) for _ in range(prompt)],
@@ -84,11 +88,19 @@ def _call(function: LocalFunction, door: str, prompt: int, length: int, seed: in
         "temperature": 0,
         "ignore_eos": True,
         "stream": True,
+        "stream_options": {"include_usage": True},
     }
     event = DOORS[door]("POST", "/v1/completions", {}, json.dumps(body).encode())
     started = time.monotonic()
     answer = function.start(event, LONGEST_S).wait(LONGEST_S)
     if not answer.complete or answer.error is not None or b"[DONE]" not in answer.body:
-        raise InputError(f"The function does not answer: {answer.body[-300:].decode(errors='replace')}")
+        raise InputError(f"The function does not answer: {answers.reason(answer)}")
     first = answer.chunks[2 if answer.streamed else 0]  # of a stream, after its head and the NULs
-    return {"first_byte_s": first.at - started, "last_byte_s": answer.chunks[-1].at - started}
+    events = [json.loads(line[6:]) for line in answers.body(answer).splitlines() if line.startswith("data: {")]
+    usage = next(event["usage"] for event in reversed(events) if event.get("usage"))
+    return {
+        "prompt_tokens": usage["prompt_tokens"],
+        "output_tokens": usage["completion_tokens"],
+        "first_byte_s": first.at - started,
+        "last_byte_s": answer.chunks[-1].at - started,
+    }

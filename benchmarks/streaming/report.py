@@ -30,9 +30,10 @@ def _first_byte(content: dict[str, Any]) -> str:
         rows.append([f"{variant}, {length} tokens", f"**{seconds(streamed)}**", *map(seconds, (whole, *lasts))])
     head = ["median", "first byte, streamed", "first byte, whole", "last byte, streamed", "last byte, whole"]
     settings = content["settings"]
-    return (
-        f"Prompts of {settings['prompt_tokens']} tokens, {settings['calls']} calls of each kind.\n\n{table(head, rows)}"
-    )
+    # Earlier results say only what was asked for.
+    lengths = sorted({sample.get("prompt_tokens", settings["prompt_tokens"]) for sample in content["samples"]})
+    prompts = " and ".join(map(str, lengths))
+    return f"Prompts of {prompts} tokens, {settings['calls']} calls of each kind.\n\n{table(head, rows)}"
 
 
 def sections(content: dict[str, Any]) -> dict[str, str]:

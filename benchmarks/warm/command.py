@@ -144,7 +144,9 @@ def _call(emulator: Emulator, variant: Variant, cell: Cell, i: int, recorder: Re
         {
             "variant": variant.name,
             "round": i,
-            **asdict(cell),
+            "prompt_tokens": usage["prompt_tokens"] // cell.prompts,
+            "output_tokens": usage["completion_tokens"] // cell.prompts,
+            "prompts": cell.prompts,
             "completion_tokens": usage["completion_tokens"],
             "call_s": reply.seconds,
             **{name.replace("_ms", "_s"): timings[name] / 1000 for name in ("prefill_ms", "decode_ms", "total_ms")},
