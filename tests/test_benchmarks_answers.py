@@ -22,9 +22,7 @@ STREAMING = {"lambda-runtime-function-response-mode": "streaming"}
     ],
     ids=["whole", "streamed", "failed"],
 )
-def test_the_reason_is_the_message_and_not_what_stands_around_it(
-    body: str, headers: dict[str, str], path: str
-) -> None:
+def test_the_reason_is_the_message_and_not_what_stands_around_it(body: str, headers: dict[str, str], path: str) -> None:
     answer = Answer(b"", 1, path=path, sent_headers=headers, chunks=[Chunk(0.0, body.encode())])
     assert answers.reason(answer) == "The prompt is too long."
 

@@ -42,7 +42,7 @@ def test_a_run_in_which_everything_failed_leaves_the_results_of_the_one_before(
     recorder = Recorder(kept, "load", "What.", {})
     recorder.data = {"samples": samples, "failed": {"a": "it died"}, "skipped": ["b is not installed"]}
     recorder.save(complete=False)
-    with pytest.raises(NothingMeasuredError, match="r.json is left as it was: a: it died; b is not installed"):
+    with pytest.raises(NothingMeasuredError, match=r"r\.json is left as it was: a: it died; b is not installed"):
         recorder.save(complete=True)
     assert kept.read_text() == "what was measured before"
 

@@ -39,6 +39,7 @@ def run(options: argparse.Namespace) -> Path:
     models = {Path(name).name: checkpoint(name) for name in options.model or ["SmolLM2-135M"]}
     from benchmarks.roofline import measure
 
+    weights = {name: measure.weights_per_token(directory) for name, directory in models.items()}
     cpus = len(os.sched_getaffinity(0))
     recorder = Recorder(options.out / "roofline.json", "roofline", WHAT, {"repeats": options.repeats})
     bounds: list[dict[str, Any]] = []
@@ -57,8 +58,7 @@ def run(options: argparse.Namespace) -> Path:
     best = max(max(bound["samples"]) for bound in bounds if bound["bound"] == "read")
     rates = {dtype: max(max(b["samples"]) for b in bounds if b["bound"] == f"matrix {dtype}") for dtype in dtypes}
     floors = {}
-    for name, directory in models.items():
-        layers, head = measure.weights_per_token(directory)
+    for name, (layers, head) in weights.items():
         per_dtype = {dtype: (layers * each + head * of_head) / best for dtype, (each, of_head) in measure.BYTES.items()}
         floors[name] = {"weights_per_token": layers + head, "head_weights": head, "floor_s": per_dtype}
     recorder.data = {

@@ -1,14 +1,13 @@
 """Read bandwidth and matrix throughput of this machine, and what a model must read and multiply for a token."""
 
-import json
-import math
-import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from benchmarks.errors import InputError
 from compiler.sensitivity import SHARE
 
 BYTES = {
@@ -57,19 +56,16 @@ def matrix_throughput(dtype: str, threads: int, repeats: int) -> list[float]:
 def weights_per_token(directory: Path) -> tuple[int, int]:
     """Weights that every token reads: those of the layers, and those of the output head.
 
-    An input embedding that is not also the head is left out: a token reads one row of it.
+    They are those of transformers' own class for the checkpoint's config.json, which need not say whether the head is
+    the input embedding: each architecture has its own default. An embedding that is not also the head is left out: a
+    token reads one row of it. Raises InputError where transformers knows no such model.
     """
-    tied = json.loads((directory / "config.json").read_text()).get("tie_word_embeddings", False)
-    layers, head = 0, 0
-    for file in directory.glob("*.safetensors"):
-        with file.open("rb") as stream:
-            (size,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(size))
-        for name, entry in header.items():
-            if name == "__metadata__":
-                continue
-            if ("embed_tokens" if tied else "lm_head") in name:
-                head += math.prod(entry["shape"])
-            elif "embed_tokens" not in name and "lm_head" not in name:
-                layers += math.prod(entry["shape"])
-    return layers, head
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(directory))
+    except (KeyError, OSError, ValueError) as error:
+        raise InputError(f"{directory} is not a model that transformers knows: {str(error).splitlines()[0]}") from None
+    head = model.get_output_embeddings().weight
+    rows = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+    layers = sum(weight.numel() for weight in model.parameters() if id(weight) not in {*rows, id(head)})
+    return layers, head.numel()
