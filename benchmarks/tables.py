@@ -28,6 +28,8 @@ def milliseconds(value: float) -> str:
 
 def count(value: float) -> str:
     """A rounded number of requests with thousands apart: two significant digits."""
+    if value < 10:
+        return f"{value:.2g}"
     digits = max(0, len(str(int(value))) - 2)
     return f"{round(value / 10**digits) * 10**digits:,.0f}"
 

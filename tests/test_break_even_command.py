@@ -43,6 +43,9 @@ def sweep(*per_day: float) -> Sweep:
         (["--ping-every-s", "5"], "once a minute at most"),
         (["--idle-timeout", "never"], "--idle-timeout 'never'"),
         (["--p99-s", "-1"], "--p99-s -1"),
+        (["--seed", "-1"], "--seed -1: zero or more"),
+        (["--per-day", "1e-6", "10"], "pings would be simulated between them, and 20,000,000 are the most"),
+        (["--price", "gb_second=0", "--price", "request=0"], "--price: load per request, on demand would cost nothing"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_starts(

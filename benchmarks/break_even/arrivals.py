@@ -3,6 +3,13 @@
 import numpy as np
 
 from benchmarks.break_even.timeouts import Floats
+from benchmarks.errors import InputError
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that numpy takes none from."""
+    if seed < 0:
+        raise InputError(f"--seed {seed}: zero or more is needed.")
 
 
 def poisson(rng: np.random.Generator, rate: float, n: int) -> Floats:

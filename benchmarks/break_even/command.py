@@ -9,12 +9,13 @@ from typing import Any
 
 from rich.progress import Progress
 
-from benchmarks.break_even.choices import fargate_size
+from benchmarks.break_even.arrivals import check_seed
+from benchmarks.break_even.choices import CHOICES, fargate_size
 from benchmarks.break_even.closed_forms import compute_saved
 from benchmarks.break_even.expected import later_than, usd_month
 from benchmarks.break_even.function import Function, Traffic
 from benchmarks.break_even.measured import measured_cold, measured_typical, measured_warm
-from benchmarks.break_even.prices import Prices, load_prices
+from benchmarks.break_even.prices import load_prices
 from benchmarks.break_even.sweep import (
     DAY_S,
     Sweep,
@@ -120,6 +121,7 @@ def _times(options: argparse.Namespace) -> dict[str, float]:
 
 def _read(options: argparse.Namespace) -> tuple[Sweep, float]:
     """The parameters, checked, and the limit on the 99th percentile."""
+    check_seed(options.seed)
     times = _times(options)
     function = Function(options.memory_mb, restore_s=options.restore_s, **times)
     fargate_size(function.memory_mb)
@@ -132,6 +134,9 @@ def _read(options: argparse.Namespace) -> tuple[Sweep, float]:
     rates = rates_between(low, high, 4 if options.quick else 12)
     least = 10_000 if options.quick else 100_000
     sweep = Sweep(function, traffic, prices, rates, options.ping_every_s, options.ping_s, options.seed, least)
+    free = [CHOICES[name].name for name in sweep.names if not _usd_month(sweep, name, function, low / DAY_S)]
+    if free:
+        raise InputError(f"--price: {', '.join(free)} would cost nothing, and nothing can be compared with that.")
     limit = options.p99_s if options.p99_s is not None else 1.5 * _warm_p99(function)
     if not (math.isfinite(limit) and limit > 0):
         raise InputError(f"--p99-s {limit}: seconds above zero are needed.")
@@ -159,10 +164,12 @@ def _by_cold_start(sweep: Sweep, limit: float, steps: int) -> dict[str, Any]:
 
 def _cheapest_expected(sweep: Sweep, function: Function, rate: float, timeout: IdleTimeout, limit: float) -> str | None:
     fit = [name for name in sweep.names if later_than(name, function, rate, timeout, limit) <= 0.01]
-    prices: Prices = sweep.prices
-    return simplest_of_cheapest(
-        {name: usd_month(name, function, rate, timeout, prices, sweep.ping_every_s, sweep.ping_s) for name in fit}
-    )
+    return simplest_of_cheapest({name: _usd_month(sweep, name, function, rate) for name in fit})
+
+
+def _usd_month(sweep: Sweep, name: str, function: Function, rate: float) -> float:
+    timeout, prices = sweep.traffic.timeout, sweep.prices
+    return usd_month(name, function, rate, timeout, prices, sweep.ping_every_s, sweep.ping_s)
 
 
 def _by_latency(sweep: Sweep, results: dict[str, Any], steps: int) -> dict[str, Any]:

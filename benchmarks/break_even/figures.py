@@ -190,7 +190,7 @@ def cold_starts(content: dict[str, Any]) -> Figure:
         f"Poisson requests of {seconds(s['warm_s'])} on average,\n"
         f"{s['memory_mb']:,} MB {s['architecture']} in {s['region']}, "
         f"SnapStart restore {seconds(s['restore_s'])}, "
-        f"loading {s['load_s'] / s['cold_s']:.0%} of the cold start",
+        f"loading {s['load_s'] / s['cold_s'] if s['cold_s'] else 1:.0%} of the cold start",
     )
     axes = figure.add_subplot()
     _regions(axes, region["per_day"], region["cold_s"], region["best"])

@@ -13,6 +13,8 @@ from benchmarks.break_even.prices import Prices
 from benchmarks.errors import InputError
 
 DAY_S = 86_400
+MOST_PINGS = 20_000_000
+"""That one rate's simulation can hold in a few gigabytes of memory."""
 SIMPLEST_FIRST = ("on_demand", "warm_up", "managed", "container", "snapstart", "provisioned", "load_per_request")
 
 
@@ -42,6 +44,13 @@ class Sweep:
             raise InputError("request rates are above zero and finite.")
         if max(self.per_day) > 20_000_000:
             raise InputError(f"{max(self.per_day):g} requests a day: the simulation stops at 20 million.")
+        rate = min(self.per_day) / DAY_S
+        pings = sum(self._length(rate, self._mean_timeout(self._draw()))) / rate / self.ping_every_s
+        if pings > MOST_PINGS:
+            raise InputError(
+                f"{min(self.per_day):g} requests a day: {pings:,.0f} pings would be simulated between them, and "
+                f"{MOST_PINGS:,} are the most; --ping-every-s or --quick make them fewer."
+            )
 
     @property
     def names(self) -> list[str]:
@@ -60,11 +69,10 @@ class Sweep:
         Long enough for the system to settle and be watched over ten idle timeouts, and never fewer than
         `least` requests.
         """
-        rng, service_rng = np.random.default_rng([self.seed, 0]), np.random.default_rng([self.seed, 1])
+        rng, service_rng = self._draw(), np.random.default_rng([self.seed, 1])
         rate = per_day / DAY_S
-        timeout = float(np.mean(self.traffic.timeout.sample(rng, 1000)))
-        settle = math.ceil(rate * timeout * 3) + self.least // 20
-        n = settle + max(self.least, math.ceil(rate * timeout * 10))
+        settle, counted = self._length(rate, self._mean_timeout(rng))
+        n = settle + counted
         arrivals = self.traffic.sample_arrivals(rng, rate, n)
         service = self.function.sample_service(service_rng, n)
         return Scene(
@@ -79,6 +87,17 @@ class Sweep:
             self.ping_s,
             rng,
         )
+
+    def _draw(self) -> np.random.Generator:
+        return np.random.default_rng([self.seed, 0])
+
+    def _mean_timeout(self, rng: np.random.Generator) -> float:
+        return float(np.mean(self.traffic.timeout.sample(rng, 1000)))
+
+    def _length(self, rate: float, timeout: float) -> tuple[int, int]:
+        """Requests at the start that are not counted, and those that are."""
+        settle = math.ceil(rate * timeout * 3) + self.least // 20
+        return settle, max(self.least, math.ceil(rate * timeout * 10))
 
     def run(self, advance: Callable[[], None]) -> dict[str, list[Result]]:
         """Each choice's result at each rate; `advance` is called after every simulation."""

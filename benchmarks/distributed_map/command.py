@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.break_even.arrivals import check_seed
 from benchmarks.break_even.function import Function
 from benchmarks.break_even.measured import measured_cold, measured_warm
 from benchmarks.break_even.prices import load_prices
@@ -46,6 +47,7 @@ def run(options: argparse.Namespace) -> Path:
         value = getattr(options, name)
         if min(value if isinstance(value, list) else [value]) < 1:
             raise InputError(f"--{name}: whole numbers of at least 1 are needed.")
+    check_seed(options.seed)
     times = measured_cold(load_result(options.cold_start, "cold-start"), options.variant)
     times |= measured_warm(load_result(options.warm, "warm"), options.variant)
     function = Function(options.memory_mb, restore_s=0.0, **times)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
-from benchmarks.break_even.arrivals import poisson
+from benchmarks.break_even.arrivals import check_seed, poisson
 from benchmarks.errors import InputError
 from benchmarks.load.client import send
 from benchmarks.load.server import Server, ServerFailedError
@@ -38,10 +38,15 @@ def run(options: argparse.Namespace) -> Path:
     """Measure, saving after every rate; returns the results file's path."""
     if min(options.workers) < 1 or options.tokens < 1:
         raise InputError("--workers and --tokens take numbers of at least one.")
-    if min(options.rate) <= 0 or options.seconds <= 0:
+    if not all(number > 0 for number in (*options.rate, options.seconds)):
         raise InputError("--rate and --seconds take numbers above zero.")
     if max(options.rate) * options.seconds > 20_000:
         raise InputError(f"{max(options.rate) * options.seconds:,.0f} requests at one rate are more than 20,000.")
+    for name in ("workers", "rate"):
+        values = getattr(options, name)
+        if len(set(values)) < len(values):
+            raise InputError(f"--{name} names one twice: {' '.join(f'{value:g}' for value in values)}.")
+    check_seed(options.seed)
     if importlib.util.find_spec("fastapi") is None:
         raise InputError("load measures the FastAPI server, which is not installed; pip install -r requirements.txt")
     variants = parse_variants(options.model)
