@@ -9,6 +9,8 @@ import contextlib
 import math
 from collections.abc import Callable, Mapping
 
+from tools.cost_snapstart import snapstart
+
 PRICE: Mapping[str, Mapping[str, float]] = {
     "x86_64": {"run": 1.66667e-5, "provisioned run": 9.7222e-6, "provisioned": 4.1667e-6},
     "arm64": {"run": 1.33334e-5, "provisioned run": 7.7778e-6, "provisioned": 3.3334e-6},
@@ -31,9 +33,18 @@ def monthly(options: argparse.Namespace) -> dict[str, float]:
     return {
         "neither": requests + (busy + cold * options.init_seconds * gb) * price["run"],
         "SnapStart": requests
-        + (busy + cold * options.restore_seconds * gb) * price["run"]
-        + options.versions * gb * MONTH * SNAPSHOT_PER_GB_SECOND
-        + cold * gb * SNAPSHOT_PER_RESTORED_GB,
+        + busy * price["run"]
+        + snapstart(
+            gb,
+            versions=options.versions,
+            cached_s=MONTH,
+            init_s=options.init_seconds,
+            restores=cold,
+            restore_s=options.restore_seconds,
+            usd_run=price["run"],
+            usd_cached=SNAPSHOT_PER_GB_SECOND,
+            usd_restored=SNAPSHOT_PER_RESTORED_GB,
+        ),
         "provisioned concurrency": requests
         + busy * price["provisioned run"]
         + options.provisioned * gb * MONTH * price["provisioned"],
@@ -65,7 +76,7 @@ def main() -> None:
         "--cold-share", type=between(0, 1, float), default=0.02, help="of the requests that meet a cold start"
     )
     parser.add_argument("--init-seconds", type=seconds, default=4.0, help="of one cold start")
-    parser.add_argument("--restore-seconds", type=seconds, default=1.0, help="of one restore")
+    parser.add_argument("--restore-seconds", type=seconds, default=1.0, help="billed of one restore")
     parser.add_argument("--versions", type=count, default=1, help="published versions whose snapshots are kept")
     parser.add_argument("--provisioned", type=between(1, math.inf, int), default=1, help="environments kept warm")
     options = parser.parse_args()

@@ -23,6 +23,7 @@ from benchmarks.break_even.simulation import (
 )
 from benchmarks.break_even.timeouts import Floats
 from benchmarks.errors import InputError
+from tools import cost_snapstart
 
 MONTH_S = 730 * 3600
 """A month, as AWS's calculator counts it."""
@@ -122,6 +123,21 @@ def managed_usd_month(prices: Prices, instances: int, vcpus: int) -> float:
     return ec2 * (1 + prices["managed_fee_per_dollar"])
 
 
+def snapstart_usd_month(function: Function, prices: Prices, restores: float) -> float:
+    """Dollars a month for the snapshot of one version and so many restores of it."""
+    return cost_snapstart.snapstart(
+        function.gb,
+        versions=1,
+        cached_s=MONTH_S,
+        init_s=function.cold_s,
+        restores=restores,
+        restore_s=function.restore_s,
+        usd_run=prices["gb_second"],
+        usd_cached=prices["snapstart_cache_gb_second"],
+        usd_restored=prices["snapstart_restore_gb"],
+    )
+
+
 def billed(seconds: Floats) -> Floats:
     """What Lambda bills for durations: rounded up to the millisecond."""
     return np.ceil(seconds * 1000 - 1e-9) / 1000
@@ -178,15 +194,13 @@ def warm_up(scene: Scene) -> Result:
 def snapstart(scene: Scene) -> Result:
     """A published version whose environments are restored from a snapshot taken after loading.
 
-    One version cached all month; the restore itself is charged by the GB, its time is not billed
-    [AWS documentation, "Monitoring for Lambda SnapStart"].
+    One version cached all month. How much of a restore's time is billed is not known, so all of it is: the most it
+    can be.
     """
-    function, prices = scene.function, scene.prices
-    outcome, service = _run(scene, scene.service, function.restore_s)
-    per_request = _run_bill(scene, outcome, service, 0.0, prices["gb_second"])
-    per_request += float(outcome.cold.mean()) * function.gb * prices["snapstart_restore_gb"]
-    cache = MONTH_S * function.gb * prices["snapstart_cache_gb_second"]
-    return _result(scene.requests * per_request + cache, outcome)
+    outcome, service = _run(scene, scene.service, scene.function.restore_s)
+    per_request = _run_bill(scene, outcome, service, 0.0, scene.prices["gb_second"])
+    restores = scene.requests * float(outcome.cold.mean())
+    return _result(scene.requests * per_request + snapstart_usd_month(scene.function, scene.prices, restores), outcome)
 
 
 def provisioned(scene: Scene) -> Result:

@@ -14,6 +14,7 @@ from benchmarks.break_even.choices import (
     fargate_size,
     instances_needed,
     managed_usd_month,
+    snapstart_usd_month,
 )
 from benchmarks.break_even.closed_forms import cold_fraction, containers_needed, erlang_b, provisioned_needed
 from benchmarks.break_even.function import Function
@@ -94,8 +95,8 @@ def usd_month(
             ping = prices["request"] + prices["schedule_invocation"] + ping_s * function.gb * gb_s
             fixed = MONTH_S / ping_every_s * ping
         case "snapstart":
-            per_cold = function.gb * prices["snapstart_restore_gb"]
-            fixed = MONTH_S * function.gb * prices["snapstart_cache_gb_second"]
+            per_cold = 0.0
+            fixed = snapstart_usd_month(function, prices, requests * cold)
         case "provisioned":
             units = provisioned_needed(rate * function.warm_s, SPILL)
             spilt = erlang_b(units, rate * function.warm_s)

@@ -27,7 +27,7 @@ class Function:
     each.
     """
     restore_s: float
-    """What a SnapStart restore adds to its request instead of `cold_s`."""
+    """What a SnapStart restore adds to its request instead of `cold_s`; all of it is billed."""
     warm_s: float
     """Mean time of a request on a loaded model."""
     warm_cv: float
