@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.errors import InputError, NothingMeasuredError
+from compiler.errors import CompileError
 from engines.errors import LoadError
 
 COMMANDS = {
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         kept = f"what was measured so far is in {Recorder.saved}" if Recorder.saved else "nothing was measured yet"
         print(f"\n{parser.prog} {options.command}: interrupted; {kept}", file=sys.stderr)
         return 130
-    except (InputError, LoadError, NothingMeasuredError) as error:
+    except (CompileError, InputError, LoadError, NothingMeasuredError) as error:
         print(f"{parser.prog} {options.command}: {error}", file=sys.stderr)
         return 2
     return 0

@@ -77,6 +77,8 @@ def checkpoint(name: str) -> Path:
     if name not in SHAPES:
         if not Path(name, "config.json").is_file():
             raise InputError(f"{name} is neither a checkpoint directory nor one of {', '.join(SHAPES)}.")
+        if Path(name, "manifest.json").is_file():
+            raise InputError(f"{name} is an artifact; the checkpoint that it was compiled from is needed.")
         return Path(name)
     directory = MADE / name
     if not (directory / "tokenizer_config.json").is_file():

@@ -43,6 +43,11 @@ ROOT = Path(__file__).resolve().parent.parent
         (["fidelity", "--checkpoint", "/nowhere"], "neither a checkpoint directory nor"),
         (["fidelity", "--text", "/nowhere.txt"], "/nowhere.txt holds no text"),
         (["fidelity", "--quantize", "int8", "int8"], "names one twice"),
+        (["compile", "--model", "models/demo:int8", "--model", "/nowhere:int8"], "neither a checkpoint directory nor"),
+        (["prefix", "--memory", "0"], "--memory 0: Lambda gives 128 to 10240 MB"),
+        (["prefix", "--region", "moon-1"], "no prices for region 'moon-1'"),
+        (["prefix", "--checkpoint", "/nowhere"], "neither a checkpoint directory nor"),
+        (["prefix", "--baked", "d=models/demo"], "--baked d: an artifact is needed, and demo is none"),
         (["break-even", "--cold-s", "1"], "--load-s, --warm-s: give seconds by hand"),
     ],
 )

@@ -61,3 +61,14 @@ def test_precisions_are_compared_and_one_that_fails_does_not_lose_the_others(
     assert exact["agreement"] > 0.999
     assert abs(exact["perplexity"][0] / exact["perplexity"][1] - 1) < 1e-5
     assert half["perplexity"][1] == exact["perplexity"][1]
+
+
+def test_a_text_or_checkpoint_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = tmp_path / "text.txt"
+    text.write_bytes(b"\xff\xfe")
+    assert main(["fidelity", "--text", str(text), "--out", str(tmp_path)]) == 2
+    assert "text.txt is not UTF-8 (byte 0)." in capsys.readouterr().err
+    for name in ("config.json", "manifest.json"):
+        (tmp_path / name).write_text("{}")
+    assert main(["fidelity", "--checkpoint", str(tmp_path), "--out", str(tmp_path)]) == 2
+    assert "is an artifact; the checkpoint that it was compiled from is needed." in capsys.readouterr().err

@@ -44,25 +44,25 @@ def run(options: argparse.Namespace) -> Path:
     recorder.data = {"samples": []}
     with Progress() as progress:
         task = progress.add_task("", total=len(models))
-        for name, quantize in models:
-            progress.update(task, description=f"{name} to {quantize}")
-            recorder.data["samples"].append(_measured(name, quantize))
+        for source, quantize in models:
+            progress.update(task, description=f"{source.name} to {quantize}")
+            recorder.data["samples"].append(_measured(source, quantize))
             recorder.save(complete=False)
             progress.advance(task)
     recorder.save(complete=True)
     return recorder.path
 
 
-def _parsed(text: str) -> tuple[str, str]:
+def _parsed(text: str) -> tuple[Path, str]:
     name, _, quantize = text.rpartition(":")
     if quantize not in QUANTIZE:
         raise InputError(f"--model {text}: write CHECKPOINT:PRECISION, the precision one of {', '.join(QUANTIZE)}.")
-    return name, quantize
+    return checkpoint(name), quantize
 
 
-def _measured(name: str, quantize: str) -> dict[str, Any]:
+def _measured(source: Path, quantize: str) -> dict[str, Any]:
     """One compilation. Raises InputError with the compiler's own sentence where it fails."""
-    source = checkpoint(name)
+    Path("build").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=Path("build")) as folder, tempfile.TemporaryFile("w+") as said:
         target = Path(folder, "artifact")
         took = Path(folder, "took.json")
@@ -71,7 +71,7 @@ def _measured(name: str, quantize: str) -> dict[str, Any]:
         if subprocess.run(command, stdout=subprocess.DEVNULL, stderr=said, check=False).returncode:
             said.seek(0)
             last = next(iter(reversed(said.read().strip().splitlines())), "no message")
-            raise InputError(f"{name} cannot be compiled to {quantize}: {last[:300]}")
+            raise InputError(f"{source} cannot be compiled to {quantize}: {last[:300]}")
         return {
             "model": source.name,
             "quantize": quantize,

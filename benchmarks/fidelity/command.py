@@ -19,6 +19,7 @@ from benchmarks.peers.session import PeerFailedError
 from benchmarks.results import Recorder
 from benchmarks.weights import weights_bytes
 from compiler import check
+from compiler.errors import CompileError
 from engines.errors import LoadError
 
 WHAT = (
@@ -29,7 +30,7 @@ WHAT = (
 HALF = "bfloat16"
 KEPT = ("perplexity", "divergence", "positions", "agreement", "difference", "correlation", "size_bytes")
 """Of what the check finds. Its times are left out: whoever else uses the machine is in them."""
-FAILURES = (InputError, LoadError, NotInstalledError, OSError, PeerFailedError, RuntimeError, ValueError)
+FAILURES = (CompileError, InputError, LoadError, NotInstalledError, OSError, PeerFailedError, RuntimeError, ValueError)
 WINDOW = 512
 """Tokens of the text that are read together."""
 

@@ -10,7 +10,7 @@ from typing import Any
 from rich.progress import Progress
 
 from benchmarks.break_even.prices import load_prices
-from benchmarks.checkpoints import checkpoint
+from benchmarks.checkpoints import SHAPES, checkpoint
 from benchmarks.errors import InputError, NotInstalledError
 from benchmarks.peers.contenders import PEERS, interpreter, prepare
 from benchmarks.peers.session import PeerFailedError, Session
@@ -82,6 +82,10 @@ def kinds(options: argparse.Namespace) -> list[Kind]:
     for name in ("runs", "shared", "new", "question", "answer"):
         if getattr(options, name) < 1:
             raise InputError(f"--{name} {getattr(options, name)}: at least one is needed.")
+    if not 128 <= options.memory <= 10_240:
+        raise InputError(f"--memory {options.memory}: Lambda gives 128 to 10240 MB.")
+    if options.checkpoint not in SHAPES:
+        checkpoint(options.checkpoint)
     return [
         Kind("short", 0, options.new, 1),
         Kind("seen", options.shared, options.new, 1),
@@ -91,9 +95,10 @@ def kinds(options: argparse.Namespace) -> list[Kind]:
 
 def run(options: argparse.Namespace) -> Path:
     """Measure, saving after every round; returns the results file's path."""
-    wanted, variants = kinds(options), parse_variants(options.model or ["compiled=SmolLM2-135M:int8"])
+    wanted, prices = kinds(options), load_prices(options.region, "x86_64")
     (baked,) = parse_variants([options.baked])
-    prices = load_prices(options.region, "x86_64")
+    starts.read_prompt(baked)
+    variants = parse_variants(options.model or ["compiled=SmolLM2-135M:int8"])
     settings: dict[str, Any] = {
         "models": described(variants),
         **{name: getattr(options, name) for name in ("runs", "shared", "new", "question", "answer", "memory")},

@@ -27,16 +27,23 @@ RESTORES = "llama.cpp"
 PLAIN_IDS = range(10, 250)
 
 
+def read_prompt(variant: Variant) -> list[int]:
+    """The prompt that the artifact of the starts has read. Raises InputError where it is none, or has read none."""
+    if variant.engine != "compiled":
+        raise InputError(f"--baked {variant.name}: an artifact is needed, and {variant.directory.name} is none.")
+    prompts = artifact.read(variant.directory).prompts
+    if not prompts:
+        raise InputError(f"--baked {variant.name}: its artifact has read no prompt.")
+    return prompts[0]
+
+
 def measure(options: argparse.Namespace, variant: Variant, recorder: Recorder) -> None:
     """Fill `recorder.data["starts"]`: seconds of each round, behind a short prompt and behind the one that was read.
 
     The first start of each kind is not counted.
     """
-    compiled = artifact.read(variant.directory)
-    if not compiled.prompts:
-        raise InputError(f"--baked {variant.name}: its artifact has read no prompt.")
-    read, threads = compiled.prompts[0], usable_vcpus()
-    pages = variant.directory / file_name(choose_level(compiled.prompt_levels, cpu_flags()))
+    read, threads = read_prompt(variant), usable_vcpus()
+    pages = variant.directory / file_name(choose_level(artifact.read(variant.directory).prompt_levels, cpu_flags()))
     files = {variant.name: pages.stat().st_size}
     recorder.settings["read"] = {"tokens": len(read), "file_bytes": files}
     own = ours(variant).command(threads, [])
