@@ -62,7 +62,8 @@ def weights_per_token(directory: Path) -> tuple[int, int]:
     """
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(directory))
+            config = AutoConfig.from_pretrained(directory)
+            model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     except (KeyError, OSError, ValueError) as error:
         raise InputError(f"{directory} is not a model that transformers knows: {str(error).splitlines()[0]}") from None
     head = model.get_output_embeddings().weight
