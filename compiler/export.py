@@ -141,7 +141,10 @@ def _dynamic_shapes() -> tuple[Any, ...]:
 
 
 def export(model: PreTrainedModel, element_bytes: int) -> Exported:
-    """Trace the model once, for up to MAX_ROWS tokens of any sequences, whose caches have numbers of `element_bytes`."""
+    """Trace the model once, for up to MAX_ROWS tokens of any sequences.
+
+    `element_bytes` is the size of a number in their caches.
+    """
     attention = _Attention(element_bytes)
     traced = _Traced(model, attention)
     layers = model.config.get_text_config().num_hidden_layers

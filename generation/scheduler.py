@@ -206,27 +206,29 @@ class Scheduler:
             if isinstance(result, Exception):
                 self._finish(entry, result, outcomes)
                 continue
-            self._accept(entry, result, after, outcomes)
+            try:
+                self._accept(entry, result, after, outcomes)
+            except Exception as error:
+                self._finish(entry, error, outcomes)
         self.latest = Pass(len(steps), prompt_rows, self._made, after - now)
 
     def _accept(self, entry: Entry, rows: "Rows", now: float, outcomes: list[Outcome]) -> None:
         sequence = entry.sequence
-        with self._failing_alone(entry, outcomes):
-            if entry.shared is not None and sequence.unread == 0:
-                shared, entry.shared = entry.shared, None
-                shared.keep(sequence, rows[-1:])
-            if sequence.unread == 0 and sequence.completion_tokens == 0:
-                self._keep(sequence)
-            before = sequence.completion_tokens
-            piece = sequence.accept(rows)
-            if piece is None:
-                return
-            sequence.made(now)
-            self._made += sequence.completion_tokens - before
-            if piece.finish_reason is None:
-                outcomes.append(Outcome(sequence, piece))
-            else:
-                self._finish(entry, piece, outcomes)
+        if entry.shared is not None and sequence.unread == 0:
+            shared, entry.shared = entry.shared, None
+            shared.keep(sequence, rows[-1:])
+        if sequence.unread == 0 and sequence.completion_tokens == 0:
+            self._keep(sequence)
+        before = sequence.completion_tokens
+        piece = sequence.accept(rows)
+        if piece is None:
+            return
+        sequence.made(now)
+        self._made += sequence.completion_tokens - before
+        if piece.finish_reason is None:
+            outcomes.append(Outcome(sequence, piece))
+        else:
+            self._finish(entry, piece, outcomes)
 
     @contextmanager
     def _failing_alone(self, entry: Entry, outcomes: list[Outcome]) -> Iterator[None]:
