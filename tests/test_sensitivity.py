@@ -103,7 +103,7 @@ def test_a_linear_is_read_in_the_bits_that_its_weights_were_quantised_to(llama_d
     ready = calibrate.calibrate(model, some_text(), lambda linear: BITS[Kind.INT6 if linear in finer else Kind.INT4])
     weights = PackedWeights(lambda matrices, kind: pack_stacked(matrices, kind, ready))
     rewritten = export.again(
-        export.export(model).program, lambda module: rewrite(module, weights, Kind.INT4, Kind.INT6)
+        export.export(model, element_bytes=2).program, lambda module: rewrite(module, weights, Kind.INT4, Kind.INT6)
     )
     kinds = [node.args[4] for node in rewritten.graph.nodes if node.target is ops.packed_linear]
     layers = len(calibrate.groups_of_linears(export.load(llama_directory), some_text()))
