@@ -185,8 +185,6 @@ class RuntimeApi:
 
     def _handle(self, connection: socket.socket, answer: Answer | None) -> None:
         request = _Request(lambda: self.receive(connection, answer))
-        if answer is not None:
-            answer.connection = connection
         path, headers = request.head()
         if path == NEXT:
             if answer is not None:
@@ -199,7 +197,8 @@ class RuntimeApi:
             with self._state:
                 self._state.notify_all()
             return
-        answer.path, answer.sent_headers = path, headers
+        # Only now: another worker that asks for its first event must not be hung up on.
+        answer.connection, answer.path, answer.sent_headers = connection, path, headers
         for data in request.body(headers):
             with answer.changed:
                 answer.chunks.append(Chunk(time.monotonic(), data))
