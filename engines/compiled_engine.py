@@ -52,9 +52,8 @@ class CompiledCache:
     def fork(self) -> "CompiledCache":
         """Another cache of the same tokens, which shares all pages until one of the two appends to the last."""
         other = CompiledCache(self._pool)
+        other.hold(self.pages[: -(-self.length // PAGE_TOKENS)])
         other.length = self.length
-        other.extend(self.pages[: -(-self.length // PAGE_TOKENS)])
-        self._pool.share(other.pages)
         return other
 
     def close(self) -> None:
@@ -76,6 +75,11 @@ class CompiledCache:
             self.extend([own])
         while len(self.pages) * PAGE_TOKENS < self.length + count:
             self.extend([spare.pop()])
+
+    def hold(self, pages: list[int]) -> None:
+        """Put `pages`, which other caches hold as well, behind those that are there."""
+        self._pool.share(pages)  # first: what cannot be shared must not be given back
+        self.extend(pages)
 
     def extend(self, pages: list[int]) -> None:
         """Put `pages` behind those that are there."""
@@ -124,8 +128,7 @@ class CompiledEngine:
     def new_cache(self, pages: Sequence[int] = ()) -> CompiledCache:
         """See `Engine.new_cache`."""
         cache = CompiledCache(self.pool)
-        cache.extend(list(pages))
-        self.pool.share(cache.pages)
+        cache.hold(list(pages))
         cache.length = len(pages) * PAGE_TOKENS
         return cache
 
