@@ -68,7 +68,9 @@ def unpacked(packed: npt.NDArray[np.uint8], n: int, k: int, kind: Kind) -> Float
 
 
 @pytest.mark.parametrize("kind", Kind)
-@pytest.mark.parametrize(("m", "n", "k"), [(1, 48, 64), (1, 50, 70), (3, 17, 33), (7, 130, 96), (53, 100, 200)])
+@pytest.mark.parametrize(
+    ("m", "n", "k"), [(1, 48, 64), (1, 50, 70), (3, 17, 33), (7, 130, 96), (53, 100, 200), (300, 100, 200)]
+)
 def test_linear_equals_numpy_on_the_weights_that_were_packed(
     kernels: Kernels, kind: Kind, m: int, n: int, k: int
 ) -> None:
